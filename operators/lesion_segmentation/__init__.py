@@ -1,0 +1,1 @@
+"""Lesion segmentation: a model package, an engine, tiling over the brain."""
