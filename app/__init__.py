@@ -1,0 +1,1 @@
+"""Wiring and entry points of the application; no imaging code."""
