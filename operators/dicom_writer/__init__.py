@@ -1,0 +1,1 @@
+"""SEG, SR, preview, PDF and results.json of a follow-up."""

@@ -1,0 +1,21 @@
+"""Settings of the writer, from the section ``dicom_writer`` of app.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from operators.settings import Settings
+
+
+class DicomWriterSettings(Settings):
+    """What is written and under which numbers."""
+
+    first_series_number: Annotated[int, Field(ge=1, le=2_000_000_000)] = 9001
+    """Series numbers of SEG, SR, preview and PDF: this one and the next three; moved up by hundreds
+    when the current study already uses one of them."""
+    segmentation_type: Literal["BINARY", "LABELMAP"] = "BINARY"
+    """LABELMAP (DICOM Supplement 243) is much smaller, but older viewers do not know it."""
+    institution_name: str | None = None
+    """Where the application runs; the source images' institution is never claimed for it."""
