@@ -28,7 +28,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from operators import version
-from operators.dicom_writer.settings import DicomWriterSettings
+from operators.dicom_writer.settings import DICOMWriterSettings
 from operators.messages import FollowUp, ModelIdentity, SelectedSeries, SelectedStudy
 
 OutputKind = Literal["segmentation", "report", "preview", "pdf"]
@@ -159,7 +159,7 @@ class OutputContext:
     """
 
     follow_up: FollowUp
-    settings: DicomWriterSettings = field(default_factory=DicomWriterSettings)
+    settings: DICOMWriterSettings = field(default_factory=DICOMWriterSettings)
     created: datetime = field(default_factory=lambda: datetime.now().astimezone())
     seed: str = field(default_factory=lambda: uuid.uuid4().hex)
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from operators.settings import Settings
 
 
-class DicomWriterSettings(Settings):
+class DICOMWriterSettings(Settings):
     """What is written and under which numbers."""
 
     first_series_number: Annotated[int, Field(ge=1, le=2_000_000_000)] = 9001
