@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from operators.errors import ConfigurationError
 
@@ -63,6 +64,21 @@ class ModelDescription(_Strict):
     licence: str
     files: dict[str, str]
     """File name to sha256, for every file of the package but model.json."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelDescription:
+        if sorted(self.labels.values()) != [0, 1] or set(self.labels) != {"background", "lesion"}:
+            raise ValueError('labels must be {"background": 0, "lesion": 1}')
+        roles = [channel.role for channel in self.channels]
+        if "flair" not in roles or len(set(roles)) != len(roles):
+            raise ValueError("channels must hold flair, and each role once")
+        if len(set(self.mirror_axes)) != len(self.mirror_axes) or not set(self.mirror_axes) <= {
+            0,
+            1,
+            2,
+        }:
+            raise ValueError("mirror_axes must be different axes out of 0, 1 and 2")
+        return self
 
 
 class ModelPackage:
@@ -144,6 +160,73 @@ def load_model_package(folder: Path) -> ModelPackage:
     identity = hashlib.sha256(path.read_bytes())
     identity.update(description.files[NETWORK_FILE].encode())
     return ModelPackage(folder, description, identity.hexdigest())
+
+
+def find_packages(models_folder: Path, name: str | None = None) -> tuple[ModelPackage, ...]:
+    """Every model package below a folder, by name; the folder itself may be the one package.
+
+    Parameters
+    ----------
+    models_folder
+        The folder.
+    name
+        Folder name of the only package wanted; None for all.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none, or if one of them is damaged.
+    """
+    if (models_folder / MODEL_FILE).is_file():
+        return (load_model_package(models_folder),)
+    if name is not None:
+        return (load_model_package(models_folder / name),)
+    folders = sorted(path.parent for path in models_folder.glob(f"*/{MODEL_FILE}"))
+    if not folders:
+        raise ConfigurationError(
+            f"models folder {models_folder.name}",
+            f"It holds no model package (a folder with {MODEL_FILE}).",
+            "Give the folder with the model packages, or one of them, with -m.",
+        )
+    return tuple(load_model_package(folder) for folder in folders)
+
+
+def choose_package(
+    packages: Sequence[ModelPackage], available_roles: Collection[str]
+) -> ModelPackage:
+    """The package that makes use of the most of the available series.
+
+    Parameters
+    ----------
+    packages
+        As ``find_packages`` returns them.
+    available_roles
+        Roles of the series at hand, such as ``{"flair", "t2", "t1"}``.
+
+    Raises
+    ------
+    ConfigurationError
+        If every package needs a series that is not there, or if two packages fit equally well.
+    """
+    fitting = [package for package in packages if set(package.roles) <= set(available_roles)]
+    if not fitting:
+        needs = "; ".join(f"{p.folder.name} needs {', '.join(p.roles)}" for p in packages)
+        raise ConfigurationError(
+            "model package",
+            f"No package fits the series found ({', '.join(sorted(available_roles))}): {needs}.",
+            "Add the missing series to the input, or give a model package for these series with "
+            "-m.",
+        )
+    most = max(len(package.roles) for package in fitting)
+    best = [package for package in fitting if len(package.roles) == most]
+    if len(best) > 1:
+        names = ", ".join(package.folder.name for package in best)
+        raise ConfigurationError(
+            "model package",
+            f"Several packages fit the series equally well ({names}).",
+            "Name one as lesion_segmentation.package in app.yaml, or give its folder with -m.",
+        )
+    return best[0]
 
 
 def write_model_description(folder: Path, description: ModelDescription) -> None:

@@ -1,0 +1,266 @@
+"""From aligned studies to the lesion probability at each time point."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from operators.errors import ConfigurationError
+from operators.lesion_segmentation.engine import Engine
+from operators.lesion_segmentation.grids import prepare, to_flair_grid
+from operators.lesion_segmentation.model_package import ModelPackage, choose_package
+from operators.lesion_segmentation.settings import LesionSegmentationSettings
+from operators.lesion_segmentation.tiling import predict_tiled
+from operators.messages import (
+    AlignedStudies,
+    AlignedStudy,
+    LesionProbabilities,
+    LesionProbability,
+    ModelIdentity,
+    QualityNote,
+)
+
+logger = logging.getLogger(__name__)
+
+EngineSource = Callable[[ModelPackage], Engine]
+"""Gives the loaded engine of a package; the operator keeps them between calls."""
+
+
+def lesion_probability(output: np.ndarray, package: ModelPackage) -> np.ndarray:
+    """The lesion's probability from the network's blended output.
+
+    Parameters
+    ----------
+    output
+        float32 (labels, z, y, x): logits or probabilities, as the package's ``averaging`` says.
+    package
+        The model package.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (z, y, x) in [0, 1].
+    """
+    description = package.description
+    lesion = description.labels["lesion"]
+    if description.averaging == "softmax":
+        return np.asarray(np.clip(output[lesion], 0, 1), dtype=np.float32)
+    # two labels: softmax is the logistic function of the difference
+    difference = np.clip(output[1 - lesion] - output[lesion], -80, 80)
+    return np.asarray(1 / (1 + np.exp(difference)), dtype=np.float32)
+
+
+def segment_study(
+    study: AlignedStudy,
+    package: ModelPackage,
+    engine: Engine,
+    settings: LesionSegmentationSettings,
+) -> tuple[LesionProbability, tuple[QualityNote, ...]]:
+    """Run the network over one time point.
+
+    Parameters
+    ----------
+    study
+        The time point; it must hold every role that the package needs.
+    package, engine
+        The model and what runs it.
+    settings
+        The stage's settings.
+
+    Returns
+    -------
+    LesionProbability
+        On the study's FLAIR grid.
+    tuple of QualityNote
+        A warning for each sequence that does not cover the brain.
+
+    Raises
+    ------
+    InputError
+        If the brain mask is empty or a series does not show the brain.
+    ConfigurationError
+        If the network's answer is not finite.
+    """
+    description = package.description
+    prepared = prepare(study, description)
+    # one voxel more than the brain: the return trip interpolates between neighbours
+    needed = binary_dilation(prepared.mask, np.ones((3, 3, 3)))
+    output = predict_tiled(
+        prepared.image,
+        needed,
+        engine.run,
+        labels=len(description.labels),
+        patch=description.patch_size_zyx,
+        step=description.tile_step,
+    )
+    probability = lesion_probability(output, package)
+    probability[~needed] = 0
+    notes = tuple(
+        QualityNote(
+            "sequence_covers_part_of_brain",
+            "warning",
+            f"{study.selected.series[role].series.label} ({role.upper()}) covers "
+            f"{100 * share:.0f} % of the brain; lesions outside it are less certain.",
+        )
+        for role, share in prepared.coverage.items()
+        if share < settings.minimum_coverage
+    )
+    result = LesionProbability(
+        probability=to_flair_grid(probability, prepared.grid, study.brain_mask),
+        threshold=settings.threshold or description.threshold,
+        model=ModelIdentity(
+            name=description.name,
+            version=description.version,
+            sha256=package.sha256,
+            engine=engine.name,
+            precision=engine.precision,
+        ),
+    )
+    return result, notes
+
+
+def usable_roles(study: AlignedStudy) -> frozenset[str]:
+    """Roles of the series that are there and related to the FLAIR by an accepted registration."""
+    return frozenset(
+        role
+        for role in study.selected.series
+        if role == "flair" or (role in study.to_flair and study.to_flair[role].accepted)
+    )
+
+
+def choose_packages(
+    aligned: AlignedStudies, packages: Sequence[ModelPackage]
+) -> tuple[ModelPackage, ModelPackage | None, tuple[QualityNote, ...]]:
+    """Which package segments the current and which the prior study.
+
+    Both time points get the same package wherever one fits both, even where one of them has a
+    sequence more: two models find different volumes in the same brain, and the difference would
+    look like a change of the lesions.
+
+    Returns
+    -------
+    ModelPackage
+        For the current study.
+    ModelPackage or None
+        For the prior study; None if it is not to be segmented.
+    tuple of QualityNote
+        What the reader must know about the choice.
+
+    Raises
+    ------
+    ConfigurationError
+        If no package fits the current study.
+    """
+    notes: list[QualityNote] = []
+    roles = usable_roles(aligned.current)
+    for role in sorted(set(aligned.current.selected.series) - roles):
+        notes.append(
+            QualityNote(
+                "sequence_not_aligned",
+                "warning",
+                f"The current {role.upper()} could not be aligned with the FLAIR and was not used.",
+            )
+        )
+    if "t1" not in aligned.current.selected.series:
+        notes.append(
+            QualityNote(
+                "no_t1",
+                "info",
+                "The current study has no T1 without contrast; lesions were found without it.",
+            )
+        )
+    current = choose_package(packages, roles)
+    if aligned.prior is None or not aligned.comparable:
+        return current, None, tuple(notes)
+
+    prior_roles = usable_roles(aligned.prior)
+    try:
+        prior = choose_package(packages, prior_roles)
+    except ConfigurationError:
+        notes.append(
+            QualityNote(
+                "prior_not_segmented",
+                "warning",
+                "No model package fits the prior study's series "
+                f"({', '.join(sorted(prior_roles))}); the studies were not compared.",
+            )
+        )
+        return current, None, tuple(notes)
+    if prior.sha256 != current.sha256:
+        try:
+            common = choose_package(packages, roles & prior_roles)
+        except ConfigurationError:
+            notes.append(
+                QualityNote(
+                    "different_models",
+                    "warning",
+                    "The lesion volumes of the two studies come from two model variants "
+                    f"({current.description.name} and {prior.description.name}) because no "
+                    "variant fits both; part of any change may come from that.",
+                )
+            )
+        else:
+            extra = sorted((set(current.roles) | set(prior.roles)) - set(common.roles))
+            notes.append(
+                QualityNote(
+                    "common_model",
+                    "info",
+                    f"{', '.join(role.upper() for role in extra)} is missing in one of the two "
+                    f"studies; both were segmented with {', '.join(common.roles).upper()} only, so "
+                    "that their volumes can be compared.",
+                )
+            )
+            current = prior = common
+    return current, prior, tuple(notes)
+
+
+def segment_studies(
+    aligned: AlignedStudies,
+    packages: Sequence[ModelPackage],
+    engine_of: EngineSource,
+    settings: LesionSegmentationSettings,
+) -> LesionProbabilities:
+    """Lesion probability of the current study and, if it can be compared, of the prior one.
+
+    Parameters
+    ----------
+    aligned
+        The time points.
+    packages
+        The model packages at hand.
+    engine_of
+        Gives the loaded engine of a package.
+    settings
+        The stage's settings.
+
+    Returns
+    -------
+    LesionProbabilities
+        ``quality`` holds this stage's notes only; ``timing_s`` is empty.
+
+    Raises
+    ------
+    ConfigurationError
+        If no package fits, or its network cannot run.
+    InputError
+        If a series does not show the brain.
+    """
+    current_package, prior_package, notes = choose_packages(aligned, packages)
+    current, current_notes = segment_study(
+        aligned.current, current_package, engine_of(current_package), settings
+    )
+    prior: LesionProbability | None = None
+    prior_notes: tuple[QualityNote, ...] = ()
+    if aligned.prior is not None and prior_package is not None:
+        prior, prior_notes = segment_study(
+            aligned.prior, prior_package, engine_of(prior_package), settings
+        )
+    return LesionProbabilities(
+        aligned=aligned,
+        current=current,
+        prior=prior,
+        quality=(*notes, *current_notes, *prior_notes),
+    )
