@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from operators.messages import Change
 
 CHANGE_COLOURS: Mapping[Change, tuple[int, int, int]] = {
-    "baseline": (86, 180, 233),
+    "baseline": (240, 228, 66),
     "new": (255, 70, 20),
     "enlarging": (240, 165, 0),
-    "stable": (240, 228, 66),
+    "stable": (86, 180, 233),
     "shrinking": (0, 190, 140),
     "resolved": (225, 225, 225),
     "merged": (230, 130, 190),
