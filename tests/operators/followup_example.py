@@ -325,7 +325,6 @@ def _classic(
         dataset.ScanOptions = ""
         dataset.EchoTrainLength = "16"
         dataset.FlipAngle = "150"
-        dataset.Laterality = ""
         dataset.SliceThickness = f"{grid.spacing[0]:g}"
         dataset.SpacingBetweenSlices = f"{grid.spacing[0]:g}"
         dataset.PixelSpacing = [f"{grid.spacing[1]:g}", f"{grid.spacing[2]:g}"]
