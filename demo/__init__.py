@@ -1,0 +1,1 @@
+"""A patient to try the application on: synthetic with known truth, or a real one wrapped."""
