@@ -50,7 +50,7 @@ class ModelDescription(_Strict):
     body_site: str
     channels: tuple[Channel, ...]
     labels: dict[str, int]
-    """Label name to value; value 0 is "background" and exactly one other is "lesion"."""
+    """Label name to value (output channel): "background" is 0 and "lesion" 1."""
     spacing_zyx_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     patch_size_zyx: tuple[PositiveInt, PositiveInt, PositiveInt]
     folds: PositiveInt
@@ -67,7 +67,7 @@ class ModelDescription(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelDescription:
-        if sorted(self.labels.values()) != [0, 1] or set(self.labels) != {"background", "lesion"}:
+        if self.labels != {"background": 0, "lesion": 1}:
             raise ValueError('labels must be {"background": 0, "lesion": 1}')
         roles = [channel.role for channel in self.channels]
         if "flair" not in roles or len(set(roles)) != len(roles):
