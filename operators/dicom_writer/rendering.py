@@ -7,7 +7,7 @@ on the left. Their pixels are square whatever the spacing of the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -66,7 +66,7 @@ class Field:
     size: int
 
     def pixels_of(self, indices: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
-        """Voxel indices (row, column) as (n, 2) to pixel coordinates (y, x), centres on integers."""
+        """Voxel indices (row, column), (n, 2), to pixels (y, x); centres lie on integers."""
         millimetres = indices * np.asarray(spacing) - (self.top_mm, self.left_mm)
         pixels: np.ndarray = millimetres / self.pixel_mm
         return pixels
@@ -165,7 +165,7 @@ class Scene:
         """The slice in which the lesion is largest (for a resolved one: was); None if nowhere."""
         for other, box, mask in self._boxes:
             if other is lesion:
-                return box[0].start + int(mask.sum(axis=(1, 2)).argmax())
+                return int(box[0].start) + int(mask.sum(axis=(1, 2)).argmax())
         return None
 
     def centre_in_plane(self, lesion: Lesion) -> tuple[float, float]:
@@ -290,6 +290,18 @@ def build_scene(follow_up: FollowUp) -> Scene:
     )
 
 
+def lesion_names(lesions: Sequence[Lesion]) -> dict[str, str]:
+    """Short names by tracking UID: the segment number, and r1, r2, … for resolved lesions."""
+    names, resolved = {}, 0
+    for lesion in lesions:
+        if lesion.segment_number is None:
+            resolved += 1
+            names[lesion.tracking_uid] = f"r{resolved}"
+        else:
+            names[lesion.tracking_uid] = str(lesion.segment_number)
+    return names
+
+
 def brain_window(image: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
     """The grey window: from below the brain's darkest tissue to its brightest percent.
 
@@ -345,14 +357,18 @@ def draw_outline(
     if (high <= low).any():
         return
     scale = _SUPERSAMPLING
-    height, breadth = high - low
-    mask = Image.new("L", (int(breadth) * scale, int(height) * scale))
-    pen = ImageDraw.Draw(mask)
-    for part in _dashes(line) if change in DASHED else (line,):
-        points = (part - low + 0.5) * scale
-        pen.line([(x, y) for y, x in points], fill=255, width=round(width * scale), joint="curve")
-    mask = mask.resize((int(breadth), int(height)), Image.Resampling.BOX)
-    picture.paste(CHANGE_COLOURS[change], (int(low[1]), int(low[0])), mask)
+    height, breadth = (int(value) for value in high - low)
+    layers = [(CHANGE_COLOURS[change], width, change in DASHED)]
+    if change in DASHED:
+        layers.insert(0, ((0, 0, 0), width + 0.7, False))
+    for colour, thickness, dashed in layers:
+        mask = Image.new("L", (breadth * scale, height * scale))
+        pen = ImageDraw.Draw(mask)
+        for part in _dashes(line) if dashed else (line,):
+            points = [(x, y) for y, x in (part - low + 0.5) * scale]
+            pen.line(points, fill=255, width=round(thickness * scale), joint="curve")
+        mask = mask.resize((breadth, height), Image.Resampling.BOX)
+        picture.paste(colour, (int(low[1]), int(low[0])), mask)
 
 
 def draw_arrow(
@@ -458,7 +474,7 @@ def _dashes(line: np.ndarray) -> Iterator[np.ndarray]:
     steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])
     dash, gap = _DASH_PX
-    count = max(int(round(along[-1] / (dash + gap))), 3)
+    count = max(round(along[-1] / (dash + gap)), 3)
     period = along[-1] / count
     for number in range(count):
         start = number * period

@@ -1,0 +1,310 @@
+"""The preview: FLAIR slices with lesion contours, as a Secondary Capture series.
+
+One single-frame Secondary Capture Image per slice (PS3.3 A.8.1) rather than one multi-frame object,
+because every archive and viewer scrolls it. Patient orientation, position and pixel spacing are
+stated for the burned-in picture, so that viewers can cross-reference it with the FLAIR.
+
+Pixels are RLE compressed: lossless, read by every DICOM toolkit without an extra codec, and half
+the size of uncompressed pixels (JPEG 2000 would be a tenth, but some archives cannot show it).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from highdicom.frame import encode_frame
+from PIL import Image, ImageDraw
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
+
+from operators.dicom_writer.colours import CHANGE_COLOURS
+from operators.dicom_writer.common import OutputContext, apply_common, save
+from operators.dicom_writer.rendering import (
+    BY_IMPORTANCE,
+    DASHED,
+    Field,
+    Outline,
+    Scene,
+    build_scene,
+    draw_arrow,
+    draw_outline,
+    draw_text,
+    font,
+    lesion_names,
+)
+from operators.dicom_writer.texts import texts
+from operators.version import STATEMENT
+
+PICTURE_PX = 576
+HEADER_PX = 28
+FOOTER_PX = 44
+MARGIN_MM = 14.0
+"""Shown around the brain."""
+
+_GREY = (170, 170, 170)
+
+
+@dataclass(frozen=True)
+class PreviewImage:
+    """One picture of the preview.
+
+    Parameters
+    ----------
+    slice_index
+        Slice of the scene.
+    pixels
+        uint8 (rows, columns, 3), RGB.
+    """
+
+    slice_index: int
+    pixels: np.ndarray
+
+
+def write_preview(folder: Path, context: OutputContext) -> list[Path]:
+    """Write the preview series, one file per slice that holds brain or a lesion.
+
+    Parameters
+    ----------
+    folder
+        Where ``preview_001.dcm`` and the following ones go.
+    context
+        What to show, and the identifiers of the outputs.
+
+    Returns
+    -------
+    list of pathlib.Path
+        In slice order: from feet to head, from right to left or from front to back.
+    """
+    scene = build_scene(context.follow_up)
+    field = scene.brain_field(PICTURE_PX, MARGIN_MM)
+    paths = []
+    for number, image in enumerate(preview_images(context, scene, field), start=1):
+        dataset = _instance(context, scene, field, image, number)
+        paths.append(save(dataset, folder / f"preview_{number:03d}.dcm"))
+    return paths
+
+
+def preview_images(context: OutputContext, scene: Scene, field: Field) -> Iterator[PreviewImage]:
+    """The pictures of the preview, in slice order; the field starts below the header line."""
+    names = lesion_names(scene.lesions)
+    peaks = {lesion.tracking_uid: scene.largest_slice(lesion) for lesion in scene.lesions}
+    marks = _slice_marks(scene)
+    title = _title(context)
+    headers = context.flair.headers
+    for slice_index in scene.shown_slices:
+        canvas = Image.new("RGB", (field.size, HEADER_PX + field.size + FOOTER_PX))
+        picture = scene.picture(slice_index, field)
+        outlines = scene.outlines(slice_index)
+        for outline in outlines:
+            for line in outline.lines:
+                pixels = field.pixels_of(line, scene.in_plane_spacing)
+                draw_outline(picture, pixels, outline.lesion.change)
+        for outline in outlines:
+            important = outline.lesion.change in ("new", "enlarging", "resolved")
+            if important or peaks[outline.lesion.tracking_uid] == slice_index:
+                _label(picture, scene, field, outline, names[outline.lesion.tracking_uid])
+        _letters(picture, scene)
+        _navigator(picture, scene, marks, slice_index)
+        canvas.paste(picture, (0, HEADER_PX))
+        draw_text(canvas, (10, HEADER_PX / 2), title, size=14, bold=True, anchor="lm")
+        source = headers[scene.source_slices[slice_index]] if len(headers) > 1 else None
+        draw_text(
+            canvas,
+            (field.size - 10, HEADER_PX / 2),
+            _slice_text(scene, slice_index, source),
+            size=13,
+            anchor="rm",
+        )
+        _legend(canvas, scene, HEADER_PX + field.size)
+        yield PreviewImage(slice_index, np.asarray(canvas))
+
+
+def _title(context: OutputContext) -> str:
+    words = texts()["preview"]
+    if not context.follow_up.lesions:
+        return str(words["none"])
+    if context.follow_up.prior_labels is None or context.prior is None:
+        return str(words["baseline"])
+    if context.prior.interval_days is None:
+        return str(words["undated"])
+    return str(words["follow_up"].format(days=context.prior.interval_days))
+
+
+def _slice_text(scene: Scene, slice_index: int, source: Dataset | None) -> str:
+    words = texts()["preview"]
+    shown = scene.shown_slices
+    facts = {"number": slice_index - shown.start + 1, "count": len(shown)}
+    instance = None if source is None else source.get("InstanceNumber")
+    if instance is None:
+        return str(words["slice"].format(**facts))
+    return str(words["slice_of_series"].format(**facts, instance=instance))
+
+
+def _label(picture: Image.Image, scene: Scene, field: Field, outline: Outline, name: str) -> None:
+    """The lesion's number beside its outline, away from the brain's middle; an arrow if new."""
+    colour = CHANGE_COLOURS[outline.lesion.change]
+    line = np.concatenate([field.pixels_of(part, scene.in_plane_spacing) for part in outline.lines])
+    centre = (line.min(axis=0) + line.max(axis=0)) / 2.0
+    outwards = centre - field.size / 2.0
+    length = float(np.linalg.norm(outwards))
+    outwards = outwards / length if length > 1.0 else np.array([-1.0, 0.0])
+    edge = centre + outwards * float(((line - centre) @ outwards).max())
+    place = edge + outwards * 10.0
+    if outline.lesion.change == "new":
+        draw_arrow(picture, edge + outwards * 4.0, -outwards, colour)
+        place = edge + outwards * 36.0
+    y, x = np.clip(place, 10, field.size - 11)
+    draw_text(picture, (float(x), float(y)), name, size=13, colour=colour, bold=True, anchor="mm")
+
+
+def _letters(picture: Image.Image, scene: Scene) -> None:
+    size, middle = picture.size[0], picture.size[0] / 2
+    left, right, top, bottom = scene.side_letters()
+    for place, letter, anchor in (
+        ((8, middle), left, "lm"),
+        ((size - 34, middle), right, "rm"),
+        ((middle, 6), top, "ma"),
+        ((middle, size - 6), bottom, "md"),
+    ):
+        draw_text(picture, place, letter, size=18, bold=True, anchor=anchor)
+
+
+def _slice_marks(scene: Scene) -> dict[int, tuple[int, int, int]]:
+    """The colour of the most important change in each slice that has a lesion."""
+    marks = {}
+    for slice_index in scene.shown_slices:
+        outlines = scene.outlines(slice_index)
+        if outlines:
+            marks[slice_index] = CHANGE_COLOURS[outlines[-1].lesion.change]
+    return marks
+
+
+def _navigator(
+    picture: Image.Image,
+    scene: Scene,
+    marks: dict[int, tuple[int, int, int]],
+    slice_index: int,
+) -> None:
+    """A bar at the right edge: which slices hold what, and where this one is."""
+    pen = ImageDraw.Draw(picture)
+    width, height = picture.size
+    left, right = width - 14, width - 8
+    top, bottom = 0.12 * height, 0.88 * height
+    shown = scene.shown_slices
+    step = (bottom - top) / len(shown)
+    pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=(45, 45, 45))
+    for index, colour in marks.items():
+        high = bottom - (index - shown.start + 1) * step
+        pen.rectangle((left, high, right, high + max(step - 1.0, 1.0)), fill=colour)
+    here = bottom - (slice_index - shown.start + 0.5) * step
+    pen.polygon([(left - 3, here), (left - 11, here - 5), (left - 11, here + 5)], fill="white")
+
+
+def _legend(canvas: Image.Image, scene: Scene, top: int) -> None:
+    words = texts()
+    counts = Counter(lesion.change for lesion in scene.lesions)
+    pen = ImageDraw.Draw(canvas)
+    x, y = 10.0, top + 13.0
+    for change in (change for change in BY_IMPORTANCE if counts[change]):
+        colour = CHANGE_COLOURS[change]
+        for start, stop in ((0, 6), (10, 16)) if change in DASHED else ((0, 16),):
+            pen.line((x + start, y, x + stop, y), fill=colour, width=3)
+        text = words["preview"]["legend"].format(
+            change=words["change"][change], count=counts[change]
+        )
+        draw_text(canvas, (x + 21, y), text, size=12, colour=colour, anchor="lm")
+        x += 21 + font(12).getlength(text) + 16
+    draw_text(canvas, (10, top + 33), STATEMENT, size=12, colour=_GREY, anchor="lm")
+
+
+def _instance(
+    context: OutputContext, scene: Scene, field: Field, image: PreviewImage, number: int
+) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.Modality = "OT"
+    dataset.ConversionType = "WSD"
+    now = context.created_in_study_zone
+    dataset.DateOfSecondaryCapture = now.strftime("%Y%m%d")
+    dataset.TimeOfSecondaryCapture = now.strftime("%H%M%S")
+    dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+    # No burned-in text identifies the patient or the date (PS3.3 C.7.6.1).
+    dataset.BurnedInAnnotation = "NO"
+    source = context.flair.headers[0]
+    lossy = str(source.get("LossyImageCompression") or "00")
+    dataset.LossyImageCompression = lossy
+    if lossy == "01":
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if source.get(keyword):
+                dataset.add(source[keyword])
+    _, right, _, down = scene.side_letters()
+    dataset.PatientOrientation = [right, down]
+    dataset.FrameOfReferenceUID = source.get("FrameOfReferenceUID") or context.uid("frame")
+    dataset.PositionReferenceIndicator = source.get("PositionReferenceIndicator") or ""
+    corner = scene.position_of(image.slice_index, field, -float(HEADER_PX), 0.0)
+    dataset.ImagePositionPatient = [_decimal(value) for value in corner]
+    direction = scene.flair.direction
+    dataset.ImageOrientationPatient = [
+        _decimal(value) for value in (*direction[:, 2], *direction[:, 1])
+    ]
+    dataset.PixelSpacing = [_decimal(field.pixel_mm)] * 2
+    dataset.SliceThickness = _decimal(float(scene.flair.spacing[0]))
+    dataset.SourceImageSequence = [_source(context, scene.source_slices[image.slice_index])]
+    dataset.SamplesPerPixel = 3
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.PlanarConfiguration = 0
+    dataset.Rows, dataset.Columns = image.pixels.shape[:2]
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation = 0
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.PixelData = encapsulate([_rle(image.pixels)])
+    dataset["PixelData"].VR = "OB"
+    return apply_common(dataset, context, "preview", instance_number=number)
+
+
+def _rle(pixels: np.ndarray) -> bytes:
+    frame: bytes = encode_frame(
+        pixels,
+        transfer_syntax_uid=RLELossless,
+        bits_allocated=8,
+        bits_stored=8,
+        photometric_interpretation="RGB",
+        pixel_representation=0,
+        planar_configuration=0,
+    )
+    return frame
+
+
+def _source(context: OutputContext, volume_slice: int) -> Dataset:
+    """A reference to the FLAIR image or frame that a picture was made from."""
+    item = Dataset()
+    headers, frames = context.flair.headers, context.flair.series.frame_numbers
+    header = headers[volume_slice] if len(headers) > 1 else headers[0]
+    item.ReferencedSOPClassUID = header.SOPClassUID
+    item.ReferencedSOPInstanceUID = UID(header.SOPInstanceUID)
+    if "NumberOfFrames" in header and int(header.NumberOfFrames) > 1:
+        item.ReferencedFrameNumber = volume_slice + 1 if frames is None else frames[volume_slice]
+    code = codes.DCM.SourceImageForImageProcessingOperation
+    purpose = Dataset()
+    purpose.CodeValue = code.value
+    purpose.CodingSchemeDesignator = code.scheme_designator
+    purpose.CodeMeaning = code.meaning
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    return item
+
+
+def _decimal(value: float) -> str:
+    """A number as a decimal string of at most 16 characters (PS3.5 6.2, DS)."""
+    for digits in range(12, 0, -1):
+        text = f"{value + 0.0:.{digits}g}"
+        if len(text) <= 16:
+            return text
+    raise ValueError(f"{value} does not fit a decimal string")
