@@ -1,0 +1,310 @@
+"""Which study is current and which is prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from operators.errors import InputError
+from operators.messages import QualityNote, Study
+from operators.series_selector.assessment import StudyAssessment, assess
+from operators.series_selector.settings import SeriesSelectorSettings
+from operators.series_selector.table import found_table
+
+_FORCE = "Set current_study_uid and prior_study_uid in the section series_selector of app.yaml"
+
+
+@dataclass(frozen=True)
+class TimePoints:
+    """The studies that are used, pixels unread."""
+
+    current: StudyAssessment
+    prior: StudyAssessment | None
+    earlier: tuple[Study, ...]
+    """The prior study and every study before it, newest first, with or without images."""
+    notes: tuple[QualityNote, ...]
+
+
+def find_time_points(
+    studies: Sequence[Study], settings: SeriesSelectorSettings, today: date
+) -> TimePoints:
+    """Choose the current and the prior study.
+
+    The current study is the last one of the newest day that has the reference role; an older day
+    is never taken instead. The prior is the newest study before it that has every required role.
+    Studies of one day are ordered by their time.
+
+    Parameters
+    ----------
+    studies
+        All studies of the input.
+    settings
+        The selection rules.
+    today
+        Studies dated after this day are refused.
+
+    Raises
+    ------
+    InputError
+        If the studies are of several patients, of the future or cannot be ordered, or if the
+        current study lacks a required role or has two series that the rules cannot tell apart.
+    """
+    _check_patients(studies)
+    _check_forced(studies, settings)
+    imaging = [study for study in studies if _is_imaging(study, settings)]
+    if not imaging:
+        modalities = " or ".join(settings.modalities)
+        raise InputError(
+            "input",
+            f"It holds no {modalities} image series.",
+            "Send a complete study of the patient."
+            + _found([assess(s, settings) for s in studies]),
+        )
+    _check_dates(imaging, settings, today)
+    notes: list[QualityNote] = []
+    current = _find_current(imaging, settings, notes)
+    _require_roles(current, settings)
+    prior = _find_prior(current, imaging, _before(current.study, imaging), settings, notes)
+    earlier = [] if prior is None else [prior.study, *_before(prior.study, studies)]
+    return TimePoints(current, prior, tuple(earlier), tuple(notes))
+
+
+def _is_imaging(study: Study, settings: SeriesSelectorSettings) -> bool:
+    return any(series.attributes.modality in settings.modalities for series in study.series)
+
+
+def _found(assessments: Sequence[StudyAssessment]) -> str:
+    return f"\nFound:\n{found_table(assessments)}" if assessments else ""
+
+
+def _label(study: Study) -> str:
+    return f"study {study.study_uid}"
+
+
+def _check_patients(studies: Sequence[Study]) -> None:
+    patients = len({study.patient_key for study in studies})
+    if patients > 1:
+        raise InputError(
+            "input",
+            f"It holds studies of {patients} patients.",
+            "Send the studies of one patient at a time.",
+        )
+
+
+def _check_forced(studies: Sequence[Study], settings: SeriesSelectorSettings) -> None:
+    present = {study.study_uid for study in studies}
+    for key in ("current_study_uid", "prior_study_uid"):
+        uid = getattr(settings, key)
+        if uid is not None and uid not in present:
+            raise InputError(
+                f"setting series_selector.{key}",
+                f"Study {uid} is not in the input.",
+                "Send this study too, or remove the setting.",
+            )
+
+
+def _check_dates(studies: Sequence[Study], settings: SeriesSelectorSettings, today: date) -> None:
+    for study in studies:
+        if study.acquired is not None and study.acquired > today:
+            raise InputError(
+                _label(study),
+                "Its study date lies in the future.",
+                "Correct the date at the scanner or the PACS, or the clock of this computer.",
+            )
+    if len(studies) == 1 or (settings.current_study_uid and settings.prior_study_uid):
+        return
+    undated = next((study for study in studies if study.acquired is None), None)
+    if undated is not None:
+        raise InputError(
+            _label(undated),
+            "It has no study date, and there are other studies to order it with.",
+            f"{_FORCE}, or send one study.",
+        )
+
+
+def _when(study: Study) -> tuple[date, str]:
+    time = "".join(c for c in study.acquired_time or "" if c.isdigit())
+    return (study.acquired or date.min, time.ljust(12, "0") if time else "")
+
+
+def _before(study: Study, studies: Sequence[Study]) -> list[Study]:
+    """Studies before ``study``, newest first; none where ``study`` is undated."""
+    if study.acquired is None:
+        return []
+    earlier = [
+        other for other in studies if other.acquired is not None and _when(other) < _when(study)
+    ]
+    return sorted(earlier, key=_when, reverse=True)
+
+
+def _find_current(
+    studies: Sequence[Study], settings: SeriesSelectorSettings, notes: list[QualityNote]
+) -> StudyAssessment:
+    role = settings.reference_role
+    if settings.current_study_uid is not None:
+        forced = next((s for s in studies if s.study_uid == settings.current_study_uid), None)
+        if forced is None:
+            raise InputError(
+                "setting series_selector.current_study_uid",
+                "The study has no usable kind of image series.",
+                "Give the study that holds the images.",
+            )
+        later = [s for s in studies if s.acquired and forced.acquired and _when(s) > _when(forced)]
+        if later:
+            notes.append(
+                QualityNote(
+                    "later_studies_not_used",
+                    "warning",
+                    f"The settings name the current study; {_count(len(later))} after it is not"
+                    " used.",
+                )
+            )
+        return assess(forced, settings)
+
+    dated = [s for s in studies if s.study_uid != settings.prior_study_uid] or list(studies)
+    newest = max(_when(study)[0] for study in dated)
+    of_day = sorted((s for s in dated if _when(s)[0] == newest), key=_when, reverse=True)
+    assessments = [assess(study, settings) for study in of_day]
+    having = [a for a in assessments if role in a.chosen or role in a.ambiguous]
+    if not having:
+        older = len(dated) - len(of_day)
+        raise InputError(
+            _label(of_day[0]),
+            f"The newest study has no usable {role} series."
+            + (f" {_count(older).capitalize()} before it cannot take its place." if older else ""),
+            "Send the complete study, or correct the rules in the section series_selector of"
+            " app.yaml." + _found(assessments),
+        )
+    if len(having) > 1 and _when(having[0].study) == _when(having[1].study):
+        raise InputError(
+            _label(having[0].study),
+            f"It and another study with a {role} series have the same date and time.",
+            f"{_FORCE}." + _found(having),
+        )
+    if len(of_day) > len(having):
+        notes.append(
+            QualityNote(
+                "study_not_used",
+                "info",
+                f"{_count(len(of_day) - len(having)).capitalize()} of the current day without a"
+                f" usable {role} series is not used.",
+            )
+        )
+    return having[0]
+
+
+def _require_roles(assessment: StudyAssessment, settings: SeriesSelectorSettings) -> None:
+    ambiguous = [role for role in settings.wanted_roles if role in assessment.ambiguous]
+    if ambiguous:
+        role = ambiguous[0]
+        raise InputError(
+            _label(assessment.study),
+            f"The choice of the {role} series is ambiguous: {assessment.ambiguous[role]}.",
+            f"Send only one of them, or extend the order of {role} in the section series_selector"
+            " of app.yaml." + _found([assessment]),
+        )
+    lacking = assessment.lacks(settings.required_roles)
+    if lacking:
+        raise InputError(
+            _label(assessment.study),
+            f"It has no usable {' and no usable '.join(lacking)} series.",
+            "Send the complete study, or correct the rules in the section series_selector of"
+            " app.yaml." + _found([assessment]),
+        )
+
+
+def _find_prior(
+    current: StudyAssessment,
+    studies: Sequence[Study],
+    earlier: Sequence[Study],
+    settings: SeriesSelectorSettings,
+    notes: list[QualityNote],
+) -> StudyAssessment | None:
+    if not settings.use_prior:
+        if earlier:
+            notes.append(
+                QualityNote(
+                    "prior_switched_off",
+                    "info",
+                    f"{_count(len(earlier)).capitalize()} before the current one is not used: the"
+                    " settings switch the comparison off.",
+                )
+            )
+        return None
+    if settings.prior_study_uid is not None:
+        return _forced_prior(current, studies, settings)
+    for index, study in enumerate(earlier):
+        assessment = assess(study, settings)
+        reason = _why_not_prior(assessment, settings)
+        if reason is not None:
+            notes.append(
+                QualityNote(
+                    "prior_unusable",
+                    "warning",
+                    f"{_label(study).capitalize()} is not compared with: {reason}.",
+                )
+            )
+            continue
+        older = len(earlier) - index - 1
+        if older:
+            notes.append(
+                QualityNote(
+                    "older_studies_not_used",
+                    "info",
+                    f"{_count(older).capitalize()} before the prior one is not used.",
+                )
+            )
+        if study.acquired == current.study.acquired:
+            notes.append(
+                QualityNote(
+                    "prior_of_same_day",
+                    "warning",
+                    "The prior study was acquired on the day of the current one.",
+                )
+            )
+        return assessment
+    return None
+
+
+def _why_not_prior(assessment: StudyAssessment, settings: SeriesSelectorSettings) -> str | None:
+    for role in settings.required_roles:
+        if role in assessment.ambiguous:
+            return f"the choice of its {role} series is ambiguous ({assessment.ambiguous[role]})"
+    lacking = assessment.lacks(settings.required_roles)
+    if not lacking:
+        return None
+    reasons = [
+        f"{rejected.series.label} was refused ({rejected.reason})"
+        for rejected in assessment.rejected
+        if rejected.role in lacking
+    ]
+    return "; ".join([f"it has no usable {' and no usable '.join(lacking)} series", *reasons])
+
+
+def _forced_prior(
+    current: StudyAssessment, studies: Sequence[Study], settings: SeriesSelectorSettings
+) -> StudyAssessment:
+    study = next((s for s in studies if s.study_uid == settings.prior_study_uid), None)
+    if study is None:
+        raise InputError(
+            "setting series_selector.prior_study_uid",
+            "The study has no usable kind of image series.",
+            "Give the study that holds the images.",
+        )
+    both_dated = study.acquired is not None and current.study.acquired is not None
+    if study.study_uid == current.study.study_uid or (
+        both_dated and _when(study) > _when(current.study)
+    ):
+        raise InputError(
+            "setting series_selector.prior_study_uid",
+            f"{_label(study).capitalize()} is not before the current study.",
+            "Exchange current_study_uid and prior_study_uid, or remove them.",
+        )
+    assessment = assess(study, settings)
+    _require_roles(assessment, settings)
+    return assessment
+
+
+def _count(number: int) -> str:
+    return "one study" if number == 1 else f"each of {number} studies"
