@@ -1,0 +1,515 @@
+"""From a folder to studies and series, by headers only."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import json
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+from pydicom import dcmread
+
+from operators.dicom_loader.frames import (
+    ENHANCED_CLASSES,
+    MR_CLASSES,
+    Frame,
+    StackFacts,
+    classic_facts,
+    classic_frame,
+    enhanced_frames,
+    instance_of,
+)
+from operators.dicom_loader.headers import (
+    PARSE_ERRORS,
+    Header,
+    Unreadable,
+    class_name,
+    read_header,
+)
+from operators.dicom_loader.settings import DICOMLoaderSettings
+from operators.dicom_loader.stacks import count_times, find_problems, split_series, to_series
+from operators.errors import InputError
+from operators.messages import (
+    InstanceRef,
+    QualityNote,
+    Series,
+    SeriesProblem,
+    Study,
+    StudyCollection,
+)
+
+logger = logging.getLogger(__name__)
+
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
+_STRUCTURED_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+_SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
+_MAXIMUM_FILES_NAMED = 10
+_DATE_MISMATCH_DAYS = 1
+
+
+@dataclass(frozen=True)
+class _Patient:
+    """What tells one patient from another; never shown."""
+
+    identifier: str = field(repr=False)
+    issuer: str = field(repr=False)
+    birth_date: str = field(repr=False)
+    name: str = field(repr=False)
+    sex: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _FileFacts:
+    """What files with the same series-level elements share."""
+
+    patient: _Patient
+    study_uid: str
+    acquired: date | None
+    time: str | None
+    stated_study_date: date | None
+    stack: StackFacts | None
+
+
+@dataclass
+class _StudyContents:
+    """What is found for one study of one patient while the files are read."""
+
+    patient: _Patient
+    facts: list[_FileFacts] = field(default_factory=list)
+    derived_facts: list[_FileFacts] = field(default_factory=list)
+    frames: dict[str, list[Frame]] = field(default_factory=lambda: defaultdict(list))
+    segmentations: list[InstanceRef] = field(default_factory=list)
+    structured_reports: list[InstanceRef] = field(default_factory=list)
+
+
+class _Findings:
+    """What the scan has found so far."""
+
+    def __init__(self) -> None:
+        self.studies: dict[tuple[str, _Patient], _StudyContents] = {}
+        self.skipped: Counter[str] = Counter()
+        self.modalities: Counter[str] = Counter()
+        self.damaged: list[tuple[str, str]] = []
+        self.file_problems: dict[str, list[SeriesProblem]] = defaultdict(list)
+        self.duplicates = 0
+        self.paths: dict[str, Path] = {}
+        self.known: dict[tuple[object, ...], _FileFacts] = {}
+
+
+def list_files(folder: Path) -> Iterator[Path]:
+    """Every regular file below a folder, in a stable order.
+
+    Links are followed; a folder that was visited already, as in a loop of links, is not visited
+    again. Sockets, pipes and links to nothing are left out.
+    """
+    visited: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        status = current.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:
+            continue
+        visited.add(identity)
+        with os.scandir(current) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        folders = []
+        for entry in ordered:
+            if entry.is_file():
+                yield Path(entry.path)
+            elif entry.is_dir():
+                folders.append(Path(entry.path))
+        waiting.extend(reversed(folders))
+
+
+def scan_folder(
+    folder: Path,
+    settings: DICOMLoaderSettings | None = None,
+    *,
+    today: date | None = None,
+) -> StudyCollection:
+    """Find the MR studies, series and derived objects in a folder, without reading pixels.
+
+    Parameters
+    ----------
+    folder
+        Any folder: nested, with or without DICOMDIR, with other files in it.
+    settings
+        Limits of plausible geometry; the defaults when None.
+    today
+        The date that acquisition dates must not lie after; the computer's when None.
+
+    Returns
+    -------
+    StudyCollection
+        Studies ordered by date and time. Two entries with the same study UID mean that the study
+        holds images of two patients.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing, empty, without DICOM or without MR images, or if an acquisition
+        date lies in the future.
+    """
+    settings = settings or DICOMLoaderSettings()
+    if not folder.is_dir():
+        raise InputError(
+            f"input folder {folder}",
+            "It does not exist or is not a folder.",
+            "Give the folder with the DICOM files with -i.",
+        )
+    findings = _Findings()
+    count = 0
+    for path in list_files(folder):
+        count += 1
+        _take(findings, path, folder)
+    if not any(contents.frames for contents in findings.studies.values()):
+        raise _nothing_usable(folder, count, findings)
+    _check_dates(findings, today or datetime.now().date(), settings)
+    quality = _quality(findings)
+    keys = _patient_keys([contents.patient for contents in findings.studies.values()])
+    studies = [
+        _study(study_uid, keys[contents.patient], contents, findings, settings)
+        for (study_uid, _), contents in findings.studies.items()
+    ]
+    studies.sort(key=lambda s: (s.acquired or date.min, s.acquired_time or "", s.study_uid))
+    logger.info(
+        "%d files: %d studies, %d stacks of images, %d files left aside",
+        count,
+        len(studies),
+        sum(len(study.series) for study in studies),
+        sum(findings.skipped.values()),
+    )
+    return StudyCollection(tuple(studies), dict(findings.skipped), tuple(quality))
+
+
+def _nothing_usable(folder: Path, count: int, findings: _Findings) -> InputError:
+    subject = f"input folder {folder}"
+    remedy = "Give a folder that holds the brain MR series of the patient as DICOM files."
+    if count == 0:
+        return InputError(subject, "It holds no files.", remedy)
+    if findings.damaged and not findings.modalities:
+        return InputError(
+            subject,
+            f"None of its {count} files is readable DICOM "
+            f"({_named(findings.damaged)} looks like DICOM but is damaged).",
+            "Export or copy the files again.",
+        )
+    if not findings.modalities:
+        return InputError(subject, f"None of its {count} files is DICOM.", remedy)
+    found = ", ".join(f"{number} {name}" for name, number in findings.modalities.most_common())
+    damaged = f" Damaged: {_named(findings.damaged)}." if findings.damaged else ""
+    return InputError(subject, f"It holds no MR images, only: {found}.{damaged}", remedy)
+
+
+def _named(damaged: Sequence[tuple[str, str]]) -> str:
+    names = [f"{name} ({reason})" for name, reason in damaged[:_MAXIMUM_FILES_NAMED]]
+    rest = len(damaged) - len(names)
+    return ", ".join(names) + (f" and {rest} more" if rest else "")
+
+
+def _take(findings: _Findings, path: Path, folder: Path) -> None:
+    """Read one file's header and sort it into the findings."""
+    header = read_header(path)
+    name = str(path.relative_to(folder))
+    if isinstance(header, Unreadable):
+        _set_aside(findings, name, header)
+        return
+    sop_class = header.text("SOPClassUID") or ""
+    modality = header.text("Modality") or ""
+    derived = sop_class in (SEGMENTATION, LABEL_MAP_SEGMENTATION)
+    report = sop_class.startswith(_STRUCTURED_REPORTS)
+    image = sop_class in MR_CLASSES or (
+        modality == "MR" and sop_class.startswith(_SECONDARY_CAPTURES)
+    )
+    findings.modalities[modality or class_name(sop_class)] += 1
+    if not (derived or report or image):
+        reason = f"modality {modality}" if modality not in ("", "MR") else class_name(sop_class)
+        findings.skipped[reason] += 1
+        return
+    instance = instance_of(header)
+    earlier = findings.paths.get(instance.sop_instance_uid)
+    if earlier is not None:
+        _take_duplicate(findings, header, earlier, name)
+        return
+    findings.paths[instance.sop_instance_uid] = path
+    try:
+        facts = _facts_of(findings, header, image)
+        frames = _frames_of(header, facts) if image else []
+    except PARSE_ERRORS as error:
+        reason = f"damaged ({type(error).__name__})"
+        _set_aside(findings, name, Unreadable(reason, True, header.text("SeriesInstanceUID")))
+        return
+    contents = findings.studies.setdefault(
+        (facts.study_uid, facts.patient), _StudyContents(facts.patient)
+    )
+    if derived or report:
+        (contents.segmentations if derived else contents.structured_reports).append(instance)
+        contents.derived_facts.append(facts)
+    else:
+        if not contents.facts or contents.facts[-1] is not facts:
+            contents.facts.append(facts)
+        contents.frames[header.text("SeriesInstanceUID") or ""].extend(frames)
+        if header.truncated:
+            reason = "truncated pixel data"
+            uid = header.text("SeriesInstanceUID")
+            _report_damage(findings, name, Unreadable(reason, True, uid))
+
+
+def _set_aside(findings: _Findings, name: str, why: Unreadable) -> None:
+    findings.skipped[why.reason] += 1
+    if why.damaged:
+        _report_damage(findings, name, why)
+
+
+def _report_damage(findings: _Findings, name: str, why: Unreadable) -> None:
+    findings.damaged.append((name, why.reason))
+    if why.series_uid:
+        findings.file_problems[why.series_uid].append(
+            SeriesProblem("unreadable_file", f"The file {name} is {why.reason}.", fatal=True)
+        )
+
+
+def _facts_of(findings: _Findings, header: Header, image: bool) -> _FileFacts:
+    key = header.series_key()
+    known = findings.known.get(key)
+    if known is not None:
+        return known
+    classic = image and header.text("SOPClassUID") not in ENHANCED_CLASSES
+    acquired = _date_of(header)
+    facts = _FileFacts(
+        patient=_Patient(
+            identifier=header.decoded("PatientID") or "",
+            issuer=header.decoded("IssuerOfPatientID") or "",
+            birth_date=header.text("PatientBirthDate") or "",
+            name=" ".join((header.decoded("PatientName") or "").replace("^", " ").split()),
+            sex=header.text("PatientSex") or "",
+        ),
+        study_uid=header.text("StudyInstanceUID") or "",
+        acquired=acquired,
+        time=header.text("StudyTime") or header.text("AcquisitionTime"),
+        stated_study_date=_as_date(header.text("StudyDate")),
+        stack=classic_facts(header) if classic else None,
+    )
+    findings.known[key] = facts
+    return facts
+
+
+def _frames_of(header: Header, facts: _FileFacts) -> list[Frame]:
+    if facts.stack is None:
+        return enhanced_frames(header)
+    return [classic_frame(header, facts.stack)]
+
+
+# --- duplicates -------------------------------------------------------------------------------
+
+
+def _take_duplicate(findings: _Findings, header: Header, earlier: Path, name: str) -> None:
+    """A second file with a known SOP Instance UID: dropped if it says the same, else a problem."""
+    if _same_content(earlier, header.path):
+        findings.duplicates += 1
+        findings.skipped["duplicate"] += 1
+        return
+    findings.skipped["duplicate with other content"] += 1
+    uid = header.text("SeriesInstanceUID") or ""
+    findings.file_problems[uid].append(
+        SeriesProblem(
+            "conflicting_duplicates",
+            f"The files {earlier.name} and {name} have the same SOP Instance UID but different "
+            "content.",
+            fatal=True,
+        )
+    )
+
+
+_COMPARED = (
+    *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "EchoTime"),
+    *("RescaleSlope", "RescaleIntercept", "PatientID", "NumberOfFrames"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    """Whether two files hold the same image: byte for byte, or in pixels and geometry."""
+    if filecmp.cmp(first, second, shallow=False):
+        return True
+    try:
+        one, two = dcmread(first, force=True), dcmread(second, force=True)
+        if any(one.get(keyword) != two.get(keyword) for keyword in _COMPARED):
+            return False
+        same_syntax = one.file_meta.get("TransferSyntaxUID") == two.file_meta.get(
+            "TransferSyntaxUID"
+        )
+        if same_syntax or "PixelData" not in one or "PixelData" not in two:
+            return bool(one.get("PixelData") == two.get("PixelData"))
+        return bool((one.pixel_array == two.pixel_array).all())
+    except PARSE_ERRORS:
+        return False
+
+
+# --- dates ------------------------------------------------------------------------------------
+
+
+def _as_date(text: str | None) -> date | None:
+    """A DICOM DA, or the date of a DT; None when absent or invalid."""
+    digits = (text or "").replace(".", "").replace("-", "")[:8]
+    if len(digits) != 8 or not digits.isdigit():
+        return None
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    except ValueError:
+        return None
+
+
+def _date_of(header: Header) -> date | None:
+    """When the image was acquired, from the closest statement that is there.
+
+    Reconstruction (ContentDate) is not acquisition, and comes last.
+    """
+    for keyword in (
+        *("AcquisitionDate", "AcquisitionDateTime", "StudyDate", "SeriesDate", "ContentDate"),
+    ):
+        found = _as_date(header.text(keyword))
+        if found is not None:
+            return found
+    return None
+
+
+def _acquired(contents: _StudyContents) -> date | None:
+    """The day on which the study began: the earliest acquisition of its images.
+
+    Objects derived from images count by their study's date, and only where there are no images.
+    """
+    dates = [facts.acquired for facts in contents.facts if facts.acquired is not None]
+    if not dates:
+        derived = contents.derived_facts
+        dates = [facts.stated_study_date for facts in derived if facts.stated_study_date]
+    return min(dates) if dates else None
+
+
+def _check_dates(findings: _Findings, today: date, settings: DICOMLoaderSettings) -> None:
+    limit = today + timedelta(days=settings.future_tolerance_days)
+    for contents in findings.studies.values():
+        for frames in contents.frames.values():
+            for facts in contents.facts:
+                if facts.acquired is None or facts.acquired <= limit:
+                    continue
+                number = frames[0].facts.attributes.series_number
+                raise InputError(
+                    f"study {facts.study_uid} (series {number})",
+                    "The acquisition date lies in the future (rule future_date).",
+                    "Correct the date in the images, or this computer's clock, and run again.",
+                )
+
+
+# --- patients ---------------------------------------------------------------------------------
+
+
+def _patient_keys(patients: Sequence[_Patient]) -> dict[_Patient, str]:
+    """A key for each set of patient attributes that is equal when they mean the same patient.
+
+    The identifier decides, together with its issuer and the birth date where they are stated: an
+    absent issuer or birth date agrees with the only stated one, two different ones mean two
+    patients. Names are no part of it, since their spelling changes between visits; only without an
+    identifier do name, birth date and sex stand in for it.
+    """
+    by_identifier: dict[str, list[_Patient]] = defaultdict(list)
+    for patient in patients:
+        by_identifier[patient.identifier].append(patient)
+    keys = {}
+    for identifier, group in by_identifier.items():
+        issuers = {patient.issuer for patient in group if patient.issuer}
+        births = {patient.birth_date for patient in group if patient.birth_date}
+        for patient in group:
+            issuer = next(iter(issuers)) if len(issuers) == 1 else patient.issuer
+            birth = next(iter(births)) if len(births) == 1 else patient.birth_date
+            parts = [identifier, issuer, birth]
+            if not identifier:
+                parts = ["", patient.name.casefold(), birth, patient.sex]
+            keys[patient] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return keys
+
+
+# --- the message ------------------------------------------------------------------------------
+
+
+def _study(
+    study_uid: str,
+    patient_key: str,
+    contents: _StudyContents,
+    findings: _Findings,
+    settings: DICOMLoaderSettings,
+) -> Study:
+    series: list[Series] = []
+    for series_uid, frames in contents.frames.items():
+        stacks = split_series(frames, settings)
+        find_problems(stacks, settings)
+        for stack in stacks:
+            stack.problems += findings.file_problems.get(series_uid, [])
+            series.append(to_series(stack, count_times(stack, stacks)))
+    series.sort(key=lambda s: (s.attributes.series_number or 0, s.series_uid))
+    acquired = _acquired(contents)
+    times = [facts.time for facts in contents.facts or contents.derived_facts if facts.time]
+    return Study(
+        study_uid=study_uid,
+        patient_key=patient_key,
+        acquired=acquired,
+        acquired_time=min(times) if times else None,
+        series=tuple(series),
+        segmentations=tuple(contents.segmentations),
+        structured_reports=tuple(contents.structured_reports),
+    )
+
+
+def _quality(findings: _Findings) -> list[QualityNote]:
+    notes = []
+    if findings.duplicates:
+        notes.append(
+            QualityNote(
+                "duplicate_files",
+                "info",
+                f"{findings.duplicates} files repeat an image that is there already; "
+                "each image is used once.",
+            )
+        )
+    if findings.damaged:
+        notes.append(
+            QualityNote(
+                "unreadable_files",
+                "warning",
+                f"{len(findings.damaged)} files are damaged: {_named(findings.damaged)}.",
+            )
+        )
+    if any(not contents.patient.identifier for contents in findings.studies.values()):
+        notes.append(
+            QualityNote(
+                "patient_identifier_missing",
+                "warning",
+                "At least one study has no patient identifier; that all studies belong to one "
+                "patient rests on name, birth date and sex.",
+            )
+        )
+    for contents in findings.studies.values():
+        first = _acquired(contents)
+        for facts in contents.facts:
+            stated = facts.stated_study_date
+            if first and stated and abs((first - stated).days) > _DATE_MISMATCH_DAYS:
+                notes.append(
+                    QualityNote(
+                        "study_date_mismatch",
+                        "warning",
+                        f"The study date of study {facts.study_uid} differs from its images' "
+                        f"acquisition date by {abs((first - stated).days)} days; the acquisition "
+                        "date is used.",
+                    )
+                )
+                break
+    return notes
