@@ -1,0 +1,1 @@
+"""Tools that make model packages: train, export (and, elsewhere, import and evaluate)."""

@@ -1,0 +1,398 @@
+"""Training volumes: transplanted lesions in real scans, and synthetic scans from tissue maps.
+
+A training volume is what the network sees at inference: three channels (FLAIR, T2, T1) at 1 mm,
+z-scored over the brain mask of the whole volume and 0 outside it, with its truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_tools.train.atlas import Atlas
+from model_tools.train.backgrounds import Background
+from model_tools.train.lesions import add_blobs, severity_map, strata_points, subset
+from model_tools.train.resample import (
+    Matrix,
+    about_centre,
+    along,
+    gaussian,
+    noise_field,
+    rotation,
+    sample,
+    slice_matrix,
+)
+
+IGNORE = 255
+SYNTHETIC_SHARE = 0.42
+Shape = tuple[int, int, int]
+
+
+@dataclass
+class Sample:
+    """One training volume.
+
+    Attributes
+    ----------
+    image
+        (3, z, y, x) float16; a missing sequence is all 0.
+    label
+        (z, y, x) uint8: 1 lesion, 0 not, 255 ignored by the loss.
+    points
+        Centres for patch sampling, see `strata_points`.
+    kind
+        "transplanted", "synthetic" or "real".
+    """
+
+    image: NDArray[np.float16]
+    label: NDArray[np.uint8]
+    points: dict[str, NDArray[np.int16]]
+    kind: str
+    name: str = ""
+
+    def save(self, folder: Path, stem: str) -> None:
+        """Write image, label and points; the image can be memory-mapped."""
+        np.save(folder / f"{stem}.label.npy", self.label)
+        np.savez(folder / f"{stem}.points.npz", kind=self.kind, name=self.name, **self.points)
+        partial = folder / f"{stem}.partial.npy"
+        np.save(partial, self.image)
+        partial.rename(folder / f"{stem}.image.npy")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything volumes are made from."""
+
+    atlas: Atlas
+    masks: dict[str, NDArray[np.uint8]]
+    backgrounds: dict[str, Background]
+    extra: dict[str, Background] = field(default_factory=dict)
+
+
+def lesion_occupancy(
+    sources: Sources,
+    to_atlas: Matrix,
+    shape: Shape,
+    regions: NDArray[np.uint8],
+    rng: np.random.Generator,
+    blobs_only: float,
+    load_ml: float | None = None,
+) -> torch.Tensor:
+    """Occupancy of real lesions (a random patient's, a random subset) and of random blobs."""
+    result = torch.zeros(shape)
+    load = float(np.exp(rng.uniform(np.log(0.4), np.log(40.0)))) if load_ml is None else load_ml
+    if rng.random() >= blobs_only:
+        names = sorted(sources.masks)
+        volumes = np.array([sources.masks[n].sum() / 1000 for n in names])
+        # Patients whose load is at least half of what is wanted, the nearest ones more often.
+        fit = np.exp(-0.5 * (np.log(volumes / load) / 1.2) ** 2) + 0.02
+        mask = sources.masks[names[rng.choice(len(names), p=fit / fit.sum())]]
+        chosen = subset(mask, load, rng)
+        if rng.random() < 0.5:
+            chosen = np.flip(chosen, 2).copy()
+        jitter = rotation(rng.normal(0, 0.03, 3)) @ np.diag([*np.exp(rng.normal(0, 0.05, 3)), 1])
+        matrix = about_centre(jitter, chosen.shape, chosen.shape, rng.normal(0, 1.5, 3)) @ to_atlas
+        move = noise_field(rng, shape, 24.0, 3) * float(rng.uniform(0.3, 2.0))
+        result = sample(torch.from_numpy(chosen)[None].float(), matrix, shape, move)[0]
+        # A sharper edge than linear interpolation leaves: occupancy, not smoothing.
+        result = ((result - 0.5) * 1.6 + 0.5).clamp(0, 1)
+        if rng.random() < 0.4:
+            add_blobs(result, regions, int(rng.integers(2, 12)), (30, 400), rng)
+    else:
+        add_blobs(result, regions, int(rng.integers(3, 26)), (30, 400), rng)
+        if rng.random() < 0.6:
+            add_blobs(result, regions, int(rng.integers(1, 7)), (300, 2500), rng)
+    return result
+
+
+def contrasts(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Lesion over white matter intensity at severity 0 and 1, (3, 2): FLAIR, T2, T1."""
+    flair = 1.19 + rng.uniform(0, 0.12)
+    t2 = 1.12 + rng.uniform(0, 0.25)
+    t1 = 1.0 + rng.uniform(-0.06, 0.04)
+    return np.array(
+        [
+            [flair, flair + rng.uniform(0.2, 0.6)],
+            [t2, t2 + rng.uniform(0.3, 1.0)],
+            [t1, t1 - rng.uniform(0.1, 0.45)],
+        ]
+    )
+
+
+def degrade(
+    image: torch.Tensor, rng: np.random.Generator, axis: int | None, thickness: float | None
+) -> torch.Tensor:
+    """Acquire one channel (1, z, y, x) in thick slices along an axis and interpolate back."""
+    if axis is None or thickness is None:
+        return image
+    gap = rng.choice([1.0, 1.0, 0.9])
+    for direction in range(3):
+        length = image.shape[direction + 1]
+        if direction == axis:
+            first = float(rng.uniform(0, thickness))
+            image = along(image, slice_matrix(length, first, thickness, thickness * gap), direction)
+        else:
+            step = float(rng.uniform(0.6, 1.2))
+            if step > 0.95:
+                first = float(rng.uniform(0, 1))
+                image = along(image, slice_matrix(length, first, step, step), direction)
+    return image
+
+
+def finish(
+    image: torch.Tensor, mask: torch.Tensor, present: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.float16]:
+    """Bias field, noise, gamma, z-score over the mask; float16 (3, z, y, x)."""
+    shape = tuple(image.shape[1:])
+    inside = mask > 0.5
+    for channel in range(3):
+        if not present[channel]:
+            image[channel] = 0
+            continue
+        x = image[channel]
+        if rng.random() < 0.6:
+            bias = noise_field(rng, shape, float(rng.uniform(50, 110)))[0]
+            x = x * torch.exp(float(rng.uniform(0, 0.14)) * bias)
+        if rng.random() < 0.5:
+            low, high = torch.quantile(x[inside][::37], torch.tensor([0.01, 0.995]))
+            unit = ((x - low) / (high - low).clamp_min(1e-6)).clamp(-0.2, 2.0)
+            gamma = float(np.exp(rng.normal(0, 0.22)))
+            x = torch.where(unit > 0, unit.clamp_min(0) ** gamma, unit)
+        if rng.random() < 0.25:
+            ceiling = torch.quantile(x[inside][::37], float(rng.uniform(0.985, 0.999)))
+            x = torch.minimum(x, ceiling)
+        spread = float(x[inside].std()) or 1.0
+        x = (x - float(x[inside].mean())) / spread
+        image[channel] = torch.where(inside, x, torch.zeros(()))
+    return image.numpy().astype(np.float16)
+
+
+def crop(mask: torch.Tensor, margin: int = 4, least: int = 64) -> tuple[slice, slice, slice]:
+    """Bounding box of a mask with a margin, at least ``least`` voxels wide."""
+    result = []
+    for axis in range(3):
+        other = [a for a in range(3) if a != axis]
+        hits = np.flatnonzero((mask > 0.5).any(other[1]).any(other[0]).numpy())
+        low, high = max(0, hits[0] - margin), min(mask.shape[axis], hits[-1] + 1 + margin)
+        short = max(0, least - (high - low))
+        low = max(0, low - short)
+        high = min(mask.shape[axis], high + short)
+        result.append(slice(int(low), int(high)))
+    return result[0], result[1], result[2]
+
+
+def jitter_mask(mask: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """An imperfect brain mask: sometimes too large or too small, unevenly."""
+    choice = rng.random()
+    if choice < 0.45:
+        return mask
+    offset = rng.uniform(0.05, 0.42) * (1 if choice < 0.75 else -1)
+    uneven = 0.12 * noise_field(rng, tuple(mask.shape), 30.0)[0]
+    smooth = gaussian(mask[None], 2.0)[0]
+    return (((smooth + offset + uneven) > 0.5) & (smooth > 0.03)).float()
+
+
+def transplanted(
+    sources: Sources,
+    background: Background,
+    rng: np.random.Generator,
+    name: str = "",
+    augment: bool = True,
+    load_ml: float | None = None,
+) -> Sample:
+    """Real lesions in a real scan: shapes of other patients, contrast of real lesions."""
+    shape: Shape = background.brain.shape  # type: ignore[assignment]
+    images = torch.from_numpy(background.images.copy())
+    white = torch.from_numpy(background.white_local)
+    brain = torch.from_numpy(background.brain)
+    fluid = torch.from_numpy(background.fluid)
+    present = background.images.any((1, 2, 3))
+    regions = sample(
+        torch.from_numpy(sources.atlas.regions)[None].float(),
+        background.to_atlas,
+        shape,
+        nearest=True,
+    )[0]
+    regions = (regions * (fluid < 0.3) * brain).to(torch.uint8).numpy()
+    occupancy = lesion_occupancy(
+        sources, background.to_atlas, shape, regions, rng, blobs_only=0.25, load_ml=load_ml
+    )
+    occupancy = occupancy * (1 - fluid) * brain
+    severity = severity_map(occupancy, rng)
+    table = contrasts(rng)
+    soft = gaussian(occupancy[None], float(rng.uniform(0.0, 0.8)))[0]
+    halo = gaussian(occupancy[None], 2.5)[0] if rng.random() < 0.3 else None
+    for channel in range(3):
+        if not present[channel]:
+            continue
+        ratio = table[channel, 0] + severity * (table[channel, 1] - table[channel, 0])
+        smooth = gaussian(images[channel][None], 1.5)[0]
+        change = soft * (white[channel] * ratio - smooth)
+        if halo is not None and channel < 2:
+            change = change + (halo * (1 - soft)).clamp_min(0) * white[channel] * 0.08
+        step, thickness = (float(v) for v in background.slices[channel])
+        if step > 1.5:
+            operator = slice_matrix(shape[0], 0.5 * step - 0.5, step, thickness)
+            change = along(change[None], operator, 0)[0]
+        images[channel] += change
+    label = (occupancy >= 0.5).float()
+    ignore = torch.from_numpy(background.ignore) * (1 - label)
+    mask = jitter_mask(brain, rng) if augment else brain
+    stack = torch.cat([images, label[None], ignore[None], mask[None], occupancy[None]])
+    if augment and rng.random() < 0.5:
+        stack = stack.flip(3)
+    box = crop(stack[5])
+    stack = stack[:, box[0], box[1], box[2]].contiguous()
+    shape = tuple(stack.shape[1:])  # type: ignore[assignment]
+    if augment and rng.random() < 0.65:
+        matrix = rotation(rng.normal(0, 0.12, 3)) @ np.diag([*np.exp(rng.normal(0, 0.06, 3)), 1])
+        moved = sample(stack, about_centre(matrix, shape, shape), shape)
+        moved[3] = (moved[6] >= 0.5).float()
+        stack = moved
+    image = stack[:3].clone()
+    if augment:
+        for channel in range(3):
+            if rng.random() < 0.2:
+                axis = int(rng.choice([0, 0, 1, 2]))
+                image[channel] = degrade(
+                    image[channel][None], rng, axis, float(rng.uniform(2, 4.5))
+                )[0]
+            if rng.random() < 0.3:
+                spread = float(image[channel][stack[5] > 0.5].std())
+                image[channel] += noise_field(rng, shape, 1.0)[0] * spread * rng.uniform(0, 0.25)
+    result = (
+        finish(image, stack[5], present, rng)
+        if augment
+        else finish(image, stack[5], present, np.random.default_rng(0))
+    )
+    target = (stack[3] > 0.5).to(torch.uint8)
+    target[(stack[4] > 0.3) & (target == 0)] = IGNORE
+    target[stack[5] <= 0.5] = 0
+    array = target.numpy()
+    points = strata_points(array, stack[5].numpy() > 0.5, rng)
+    return Sample(result, array, points, "transplanted", name)
+
+
+def synthetic(sources: Sources, rng: np.random.Generator, name: str = "") -> Sample:
+    """A scan painted from the ICBM tissue maps with random contrasts and acquisition."""
+    atlas = sources.atlas
+    shape: Shape = (165, 200, 165)
+    matrix = rotation(rng.normal(0, 0.12, 3)) @ np.diag([*np.exp(rng.normal(0.02, 0.07, 3)), 1])
+    if rng.random() < 0.5:
+        matrix = matrix @ np.diag([1, 1, -1, 1])
+    # The atlas brain lies around (80, 120, 98) of its grid; both grids have 1 mm voxels.
+    centre = np.array([80.0, 122.0, 98.0]) - (np.array(atlas.brain.shape) - 1) / 2
+    to_atlas = about_centre(matrix, shape, atlas.brain.shape, centre + rng.normal(0, 2, 3))
+    move = noise_field(rng, shape, float(rng.uniform(18, 40)), 3) * float(rng.uniform(0.3, 2.5))
+    maps = sample(
+        torch.from_numpy(np.stack([atlas.grey, atlas.white, atlas.brain, atlas.ventricles])),
+        to_atlas,
+        shape,
+        move,
+    )
+    brain = maps[2].clamp(0, 1)
+    grey, white = maps[0].clamp(0, 1), maps[1].clamp(0, 1)
+    other = (1 - grey - white).clamp(0, 1)
+    power = float(rng.choice([1.0, 1.5, 2.5, 4.0]))
+    fractions = torch.stack([grey, white, other]) ** power
+    grey, white, other = fractions / fractions.sum(0).clamp_min(1e-6)
+    regions = sample(
+        torch.from_numpy(atlas.regions)[None].float(), to_atlas, shape, move, nearest=True
+    )[0]
+    regions = (regions * (brain > 0.5)).to(torch.uint8).numpy()
+    occupancy = lesion_occupancy(sources, to_atlas, shape, regions, rng, blobs_only=0.6)
+    occupancy = occupancy * brain
+    if rng.random() < 0.7:
+        occupancy = occupancy * (1 - other)
+    tissue = np.array(
+        [  # grey, white, fluid
+            [rng.uniform(1.0, 1.4), 1.0, rng.uniform(0.05, 0.5)],
+            [rng.uniform(1.1, 1.7), 1.0, rng.uniform(1.8, 4.0)],
+            [rng.uniform(0.6, 0.92), 1.0, rng.uniform(0.12, 0.5)],
+        ]
+    )
+    table = contrasts(rng)
+    table[0] += max(0.0, tissue[0, 0] - 1.1) * rng.uniform(0.4, 1.0)
+    table[1] += max(0.0, tissue[1, 0] - 1.2) * rng.uniform(0.3, 1.0)
+    severity = severity_map(occupancy, rng)
+    if rng.random() < 0.4:
+        severity = torch.full_like(severity, float(rng.uniform(0.1, 0.9)))
+    soft = gaussian(occupancy[None], float(rng.choice([0.0, rng.uniform(0, 0.9)])))[0]
+    head = (gaussian(brain[None], 3.0)[0] > 0.08).float()
+    scalp = (1 - head) * (noise_field(rng, shape, 8.0)[0] * 0.3 + 1).clamp(0, 2)
+    images = torch.empty((3, *shape))
+    plane = int(rng.choice([0, 0, 0, 1, 2]))
+    isotropic = rng.random() < 0.35
+    mottle = noise_field(rng, shape, float(rng.uniform(2, 6)))[0] * float(rng.uniform(0, 0.04))
+    dirty = noise_field(rng, shape, float(rng.uniform(10, 25)))[0].clamp_min(0)
+    dirty = dirty * float(rng.choice([0.0, rng.uniform(0, 0.07)]))
+    rim = gaussian(maps[3:4], 1.5)[0] * white * 2 * float(rng.choice([0.0, rng.uniform(0, 0.25)]))
+    oblique = rotation(rng.normal(0, 0.1, 3)) if rng.random() < 0.5 else None
+    for channel in range(3):
+        g, w, f = tissue[channel]
+        clean = grey * g + white * w + other * f * brain.clamp_min(0.2)
+        clean = clean * (1 + mottle)
+        if channel < 2:
+            clean = clean * (1 + dirty * white) + rim * white
+        level = table[channel, 0] + severity * (table[channel, 1] - table[channel, 0])
+        clean = clean + soft * (level - clean)
+        if channel == 0 and rng.random() < 0.35:
+            flow = (noise_field(rng, shape, 9.0)[0] - 1.2).clamp(0, 1)
+            clean = clean + flow * maps[3] * (1 - soft) * float(rng.uniform(0.3, 1.2))
+        clean = clean * head + scalp * float(rng.uniform(0.3, 1.3))
+        picture = clean[None]
+        if channel and rng.random() < 0.7:
+            small = rotation(rng.normal(0, 0.005, 3))
+            picture = sample(
+                picture, about_centre(small, shape, shape, rng.normal(0, 0.3, 3)), shape
+            )
+        # FLAIR: one plane; T2 mostly the same; T1 mostly 3D.
+        chance = rng.random()
+        thick: float | None = float(
+            rng.choice([2.0, 3.0, 3.0, 3.0, 4.0, 5.0]) * rng.uniform(0.95, 1.1)
+        )
+        axis = plane
+        if isotropic and (channel != 1 or chance < 0.7):
+            thick = None
+        elif channel == 1:
+            axis = plane if chance < 0.75 else int(rng.integers(3))
+        elif channel == 2 and chance < 0.6:
+            thick = None
+        if thick is not None and oblique is not None:
+            turned = sample(picture, about_centre(oblique, shape, shape), shape)
+            turned = degrade(turned, rng, axis, thick)
+            picture = sample(turned, about_centre(oblique.T, shape, shape), shape)
+        else:
+            picture = degrade(picture, rng, axis, thick)
+        spread = float(rng.uniform(0.005, 0.08))
+        real = picture[0] + spread * torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        imaginary = spread * torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        images[channel] = torch.sqrt(real**2 + imaginary**2)
+        if rng.random() < 0.4:
+            images[channel] = gaussian(images[channel][None], float(rng.uniform(0.3, 0.7)))[0]
+    mask = jitter_mask((brain > 0.5).float(), rng)
+    label = ((occupancy >= 0.5) & (mask > 0.5)).to(torch.uint8)
+    box = crop(mask)
+    images = images[:, box[0], box[1], box[2]].contiguous()
+    mask = mask[box].contiguous()
+    array = label[box].contiguous().numpy()
+    result = finish(images, mask, np.ones(3, bool), rng)
+    return Sample(result, array, strata_points(array, mask.numpy() > 0.5, rng), "synthetic", name)
+
+
+def make_volume(sources: Sources, seed: int, index: int, exclude: tuple[str, ...] = ()) -> Sample:
+    """The ``index``-th volume of a seed: the same arrays on every call."""
+    rng = np.random.default_rng([seed, index])
+    if rng.random() < SYNTHETIC_SHARE:
+        return synthetic(sources, rng, f"synthetic-{index}")
+    # Complete studies count more than those with one or two sequences.
+    names = [n for n in sorted(sources.backgrounds) if n not in exclude]
+    weights = np.array(
+        [sources.backgrounds[n].images.any((1, 2, 3)).sum() ** 1.5 for n in names], float
+    )
+    name = names[rng.choice(len(names), p=weights / weights.sum())]
+    return transplanted(sources, sources.backgrounds[name], rng, f"{name}-{index}")
