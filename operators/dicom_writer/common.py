@@ -179,6 +179,13 @@ class OutputContext:
         return self.current.series["flair"]
 
     @property
+    def frame_of_reference_uid(self) -> str:
+        """The current FLAIR's frame of reference; made up for this run if the FLAIR states none."""
+        stated = self.flair.series.frame_of_reference_uid
+        stated = stated or self.flair.headers[0].get("FrameOfReferenceUID")
+        return str(stated or self.uid("frame"))
+
+    @property
     def model(self) -> ModelIdentity:
         """The model that segmented the current study."""
         return self.follow_up.probabilities.current.model

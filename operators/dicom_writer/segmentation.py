@@ -10,7 +10,7 @@ from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
 from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from operators import version
 from operators.dicom_writer import codes
@@ -176,15 +176,12 @@ def reference_headers(context: OutputContext) -> tuple[list[Dataset], tuple[int,
     """
     flair = context.flair
     volume = flair.volume
-    frame_of_reference = flair.series.frame_of_reference_uid or str(
-        generate_uid(entropy_srcs=["frame of reference", flair.series.series_uid])
-    )
 
     def prepare(header: Dataset) -> Dataset:
         copied = Dataset()
         copied.update(header)
         copied.update(context.patient_and_study)
-        copied.FrameOfReferenceUID = frame_of_reference
+        copied.FrameOfReferenceUID = context.frame_of_reference_uid
         if not copied.get("PositionReferenceIndicator"):
             copied.PositionReferenceIndicator = ""
         return copied
