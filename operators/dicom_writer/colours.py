@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from operators.messages import Change
 
 CHANGE_COLOURS: Mapping[Change, tuple[int, int, int]] = {
-    "baseline": (240, 228, 66),
+    "baseline": (0, 205, 225),
     "new": (255, 70, 20),
     "enlarging": (240, 165, 0),
     "stable": (86, 180, 233),

@@ -29,8 +29,8 @@ from operators.dicom_writer.common import OutputContext, apply_common, save
 from operators.dicom_writer.rendering import (
     BY_IMPORTANCE,
     DASHED,
+    Callout,
     Field,
-    Outline,
     Scene,
     build_scene,
     draw_arrow,
@@ -38,13 +38,15 @@ from operators.dicom_writer.rendering import (
     draw_text,
     font,
     lesion_names,
+    place_callouts,
 )
 from operators.dicom_writer.texts import texts
+from operators.messages import Change
 from operators.version import STATEMENT
 
 PICTURE_PX = 576
 HEADER_PX = 28
-FOOTER_PX = 44
+LINE_PX = 19
 MARGIN_MM = 14.0
 """Shown around the brain."""
 
@@ -97,19 +99,22 @@ def preview_images(context: OutputContext, scene: Scene, field: Field) -> Iterat
     peaks = {lesion.tracking_uid: scene.largest_slice(lesion) for lesion in scene.lesions}
     marks = _slice_marks(scene)
     title = _title(context)
+    legend = _legend_lines(scene, field.size)
+    footer_px = LINE_PX * (len(legend) + 1) + 6
     headers = context.flair.headers
     for slice_index in scene.shown_slices:
-        canvas = Image.new("RGB", (field.size, HEADER_PX + field.size + FOOTER_PX))
+        canvas = Image.new("RGB", (field.size, HEADER_PX + field.size + footer_px))
         picture = scene.picture(slice_index, field)
         outlines = scene.outlines(slice_index)
         for outline in outlines:
             for line in outline.lines:
                 pixels = field.pixels_of(line, scene.in_plane_spacing)
                 draw_outline(picture, pixels, outline.lesion.change)
-        for outline in outlines:
-            important = outline.lesion.change in ("new", "enlarging", "resolved")
-            if important or peaks[outline.lesion.tracking_uid] == slice_index:
-                _label(picture, scene, field, outline, names[outline.lesion.tracking_uid])
+        for callout in place_callouts(scene, field, outlines):
+            lesion = callout.outline.lesion
+            important = lesion.change in ("new", "enlarging", "resolved")
+            if important or peaks[lesion.tracking_uid] == slice_index:
+                _label(picture, callout, names[lesion.tracking_uid])
         _letters(picture, scene)
         _navigator(picture, scene, marks, slice_index)
         canvas.paste(picture, (0, HEADER_PX))
@@ -122,7 +127,7 @@ def preview_images(context: OutputContext, scene: Scene, field: Field) -> Iterat
             size=13,
             anchor="rm",
         )
-        _legend(canvas, scene, HEADER_PX + field.size)
+        _footer(canvas, legend, HEADER_PX + field.size)
         yield PreviewImage(slice_index, np.asarray(canvas))
 
 
@@ -147,20 +152,16 @@ def _slice_text(scene: Scene, slice_index: int, source: Dataset | None) -> str:
     return str(words["slice_of_series"].format(**facts, instance=instance))
 
 
-def _label(picture: Image.Image, scene: Scene, field: Field, outline: Outline, name: str) -> None:
-    """The lesion's number beside its outline, away from the brain's middle; an arrow if new."""
-    colour = CHANGE_COLOURS[outline.lesion.change]
-    line = np.concatenate([field.pixels_of(part, scene.in_plane_spacing) for part in outline.lines])
-    centre = (line.min(axis=0) + line.max(axis=0)) / 2.0
-    outwards = centre - field.size / 2.0
-    length = float(np.linalg.norm(outwards))
-    outwards = outwards / length if length > 1.0 else np.array([-1.0, 0.0])
-    edge = centre + outwards * float(((line - centre) @ outwards).max())
-    place = edge + outwards * 10.0
-    if outline.lesion.change == "new":
-        draw_arrow(picture, edge + outwards * 4.0, -outwards, colour)
-        place = edge + outwards * 36.0
-    y, x = np.clip(place, 10, field.size - 11)
+def _label(picture: Image.Image, callout: Callout, name: str) -> None:
+    """The lesion's number beside its outline, and an arrow if it is new."""
+    lesion = callout.outline.lesion
+    colour = CHANGE_COLOURS[lesion.change]
+    away = 7.0
+    if lesion.change == "new":
+        draw_arrow(picture, callout.edge, -callout.outwards, colour)
+        away = 32.0
+    limits = 10, picture.size[0] - 11
+    y, x = np.clip(callout.edge + callout.outwards * away, *limits)
     draw_text(picture, (float(x), float(y)), name, size=13, colour=colour, bold=True, anchor="mm")
 
 
@@ -207,21 +208,36 @@ def _navigator(
     pen.polygon([(left - 3, here), (left - 11, here - 5), (left - 11, here + 5)], fill="white")
 
 
-def _legend(canvas: Image.Image, scene: Scene, top: int) -> None:
+def _legend_lines(scene: Scene, width: int) -> list[list[tuple[Change, str, float]]]:
+    """The entries of the legend, line by line: kind of change, text and left edge."""
     words = texts()
     counts = Counter(lesion.change for lesion in scene.lesions)
-    pen = ImageDraw.Draw(canvas)
-    x, y = 10.0, top + 13.0
+    lines: list[list[tuple[Change, str, float]]] = [[]]
+    left = 10.0
     for change in (change for change in BY_IMPORTANCE if counts[change]):
-        colour = CHANGE_COLOURS[change]
-        for start, stop in ((0, 6), (10, 16)) if change in DASHED else ((0, 16),):
-            pen.line((x + start, y, x + stop, y), fill=colour, width=3)
         text = words["preview"]["legend"].format(
             change=words["change"][change], count=counts[change]
         )
-        draw_text(canvas, (x + 21, y), text, size=12, colour=colour, anchor="lm")
-        x += 21 + font(12).getlength(text) + 16
-    draw_text(canvas, (10, top + 33), STATEMENT, size=12, colour=_GREY, anchor="lm")
+        right = left + 21.0 + font(12).getlength(text)
+        if right > width - 10 and lines[-1]:
+            lines.append([])
+            left, right = 10.0, right - left + 10.0
+        lines[-1].append((change, text, left))
+        left = right + 16.0
+    return [line for line in lines if line]
+
+
+def _footer(canvas: Image.Image, lines: list[list[tuple[Change, str, float]]], top: int) -> None:
+    pen = ImageDraw.Draw(canvas)
+    y = top + 13.0
+    for line in lines:
+        for change, text, left in line:
+            colour = CHANGE_COLOURS[change]
+            for start, stop in ((0, 6), (10, 16)) if change in DASHED else ((0, 16),):
+                pen.line((left + start, y, left + stop, y), fill=colour, width=3)
+            draw_text(canvas, (left + 21, y), text, size=12, colour=colour, anchor="lm")
+        y += LINE_PX
+    draw_text(canvas, (10, y), STATEMENT, size=12, colour=_GREY, anchor="lm")
 
 
 def _instance(

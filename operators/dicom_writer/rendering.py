@@ -290,6 +290,44 @@ def build_scene(follow_up: FollowUp) -> Scene:
     )
 
 
+@dataclass(frozen=True)
+class Callout:
+    """Where a lesion can be pointed at without covering another one."""
+
+    outline: Outline
+    edge: np.ndarray
+    """(y, x) pixel just outside the outline."""
+    outwards: np.ndarray
+    """(y, x) of unit length, from the lesion to the free side."""
+
+
+def place_callouts(scene: Scene, field: Field, outlines: Sequence[Outline]) -> list[Callout]:
+    """For each outline the direction in which the fewest others lie, outer side preferred."""
+    corners = [
+        np.concatenate([field.pixels_of(line, scene.in_plane_spacing) for line in outline.lines])
+        for outline in outlines
+    ]
+    angles = np.arange(16) * (2.0 * np.pi / 16)
+    directions = np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    reach = np.array([8.0, 18.0, 28.0])
+    callouts = []
+    for number, outline in enumerate(outlines):
+        line = corners[number]
+        centre = (line.min(axis=0) + line.max(axis=0)) / 2.0
+        edges = centre + directions * ((line - centre) @ directions.T).max(axis=0)[:, None]
+        outer = directions @ (centre - (field.size - 1) / 2.0) / field.size
+        others = [line for index, line in enumerate(corners) if index != number]
+        covered = np.zeros(len(directions))
+        if others:
+            points = np.concatenate(others)
+            spots = edges[:, None] + directions[:, None] * reach[:, None]
+            distance = np.linalg.norm(spots[:, :, None] - points, axis=-1)
+            covered = (distance < 9.0).any(axis=2).sum(axis=1)
+        best = int((covered - outer).argmin())
+        callouts.append(Callout(outline, edges[best] + 4.0 * directions[best], directions[best]))
+    return callouts
+
+
 def lesion_names(lesions: Sequence[Lesion]) -> dict[str, str]:
     """Short names by tracking UID: the segment number, and r1, r2, … for resolved lesions."""
     names, resolved = {}, 0

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import numpy as np
 from PIL import Image as PILImage
 from reportlab.lib import colors
 from reportlab.lib.enums import TA_CENTER, TA_RIGHT
@@ -41,13 +40,13 @@ from operators.dicom_writer.rendering import (
     BY_IMPORTANCE,
     Field,
     Outline,
-
     build_scene,
     draw_arrow,
     draw_outline,
     draw_text,
     font_folder,
     lesion_names,
+    place_callouts,
 )
 from operators.dicom_writer.texts import texts
 from operators.messages import Change, FollowUp, Lesion, QualityNote, Region, SelectedStudy
@@ -121,7 +120,7 @@ def write_report(pdf_path: Path, context: OutputContext) -> None:
     raise ValueError(f"the report needs {pages} pages, more than {MAX_PAGES}")
 
 
-class _NumberedCanvas(Canvas):
+class _NumberedCanvas(Canvas):  # type: ignore[misc]
     """A canvas that knows the number of pages when it draws headers and footers."""
 
     def __init__(self, *args: Any, decorate: Callable[[Canvas, int, int], None], **kwargs: Any):
@@ -258,7 +257,7 @@ class _Report:
                     ("RIGHTPADDING", (0, 0), (-1, -1), 0),
                     ("TOPPADDING", (0, 0), (-1, -1), 0),
                     ("BOTTOMPADDING", (0, 0), (-1, -1), 5),
-                    ("LINEBELOW", (0, 0), (-1, -1), 1.4, _BLUE),
+                    ("LINEBELOW", (0, 0), (-1, -1), 1.4, _BLUE, "butt"),
                 ]
             ),
         )
@@ -339,12 +338,7 @@ class _Report:
                     words["tile_load_before"].format(before=f"{before:.2f}"),
                     None,
                 ),
-                (
-                    str(totals.lesion_count),
-                    words["tile_count"],
-                    words["tile_count_before"].format(before=self._prior_count()),
-                    None,
-                ),
+                (str(totals.lesion_count), words["tile_count"], "", None),
             ]
         else:
             largest = max((one.diameter_mm for one in self.follow_up.lesions), default=0.0)
@@ -355,10 +349,6 @@ class _Report:
             ]
         story += [Spacer(0, 3), self._tiles(tiles), Spacer(0, 6)]
         return story
-
-    def _prior_count(self) -> int:
-        """Prior lesions as separate objects are known by the lesion they belong to now."""
-        return sum((lesion.prior_volume_ml or 0.0) > 0.0 for lesion in self.follow_up.lesions)
 
     def _sentence(self) -> str:
         totals, words, prior = self.follow_up.totals, self.text, self.context.prior
@@ -443,6 +433,7 @@ class _Report:
                     (column, 0),
                     3.0,
                     _BLUE if colour is None else _on_paper(colour),
+                    "butt",
                 ),
             ]
         return Table([cells], colWidths=widths, style=TableStyle(style))
@@ -469,14 +460,15 @@ class _Report:
 
     def _box(self, severity: str, title: str, message: str) -> Table:
         back, front = _NOTE_COLOURS[severity]
-        text = f"<font color='{front.hexval().replace('0x', '#')}'><b>{escape(title)}.</b></font> {escape(message)}"
+        heading = f"<font color='#{front.hexval()[2:]}'><b>{escape(title)}.</b></font>"
+        text = f"{heading} {escape(message)}"
         return Table(
             [[Paragraph(text, self.styles["note"])]],
             colWidths=[_WIDTH],
             style=TableStyle(
                 [
                     ("BACKGROUND", (0, 0), (-1, -1), back),
-                    ("LINEBEFORE", (0, 0), (0, -1), 3.0, front),
+                    ("LINEBEFORE", (0, 0), (0, -1), 3.0, front, "butt"),
                     ("LEFTPADDING", (0, 0), (-1, -1), 7),
                     ("RIGHTPADDING", (0, 0), (-1, -1), 5),
                     ("TOPPADDING", (0, 0), (-1, -1), 2.5),
@@ -490,15 +482,18 @@ class _Report:
     def _plots(self) -> list[Flowable]:
         if not self.follow_up.lesions:
             return []
-        width, height = (11.4, 4.5) if self.compared else (8.6, 4.3)
+        width, height = (10.7, 4.5) if self.compared else (8.6, 4.3)
         if self._plot is None:
             self._plot = self._draw_plot((width, height))
         title = self.text["plots" if self.compared else "plots_baseline"]
         plot = Image(io.BytesIO(self._plot), width=width * cm, height=height * cm)
-        left = 11.7 * cm if self.compared else 9.3 * cm
+        left = 11.0 * cm if self.compared else 9.3 * cm
         block = Table(
             [
-                [self._section(title), self._section(self.text["by_region"])],
+                [
+                    Paragraph(escape(title), self.styles["block"]),
+                    Paragraph(escape(self.text["by_region"]), self.styles["block"]),
+                ],
                 [plot, self._regions(_WIDTH - left)],
             ],
             colWidths=[left, _WIDTH - left],
@@ -508,11 +503,12 @@ class _Report:
                     ("LEFTPADDING", (0, 0), (-1, -1), 0),
                     ("RIGHTPADDING", (0, 0), (-1, -1), 0),
                     ("TOPPADDING", (0, 0), (-1, -1), 0),
-                    ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+                    ("BOTTOMPADDING", (0, 0), (-1, 0), 4),
+                    ("BOTTOMPADDING", (0, 1), (-1, -1), 0),
                 ]
             ),
         )
-        return [Spacer(0, 2), block, Spacer(0, 2)]
+        return [Spacer(0, 5), block, Spacer(0, 2)]
 
     def _draw_plot(self, size_cm: tuple[float, float]) -> bytes:
         totals, prior = self.follow_up.totals, self.context.prior
@@ -552,7 +548,7 @@ class _Report:
                 continue
             rows.append(self._region_row(self.words["region"][region], here))
         rows.append(self._region_row(words["total"], list(self.follow_up.lesions)))
-        numbers = 0.9 * cm, 1.35 * cm, 1.7 * cm
+        numbers = 0.8 * cm, 1.45 * cm, 1.75 * cm
         columns = [numbers[0], numbers[1], *([numbers[2]] if self.compared else [])]
         return self._grid(
             [header, *rows],
@@ -643,10 +639,13 @@ class _Report:
     def _whole_slice(self, index: int, field: Field, *, prior: bool) -> bytes:
         picture = self.scene.picture(index, field, prior=prior)
         if not prior:
-            for outline in self.scene.outlines(index):
+            outlines = self.scene.outlines(index)
+            for outline in outlines:
                 self._draw(picture, field, outline, width=1.8)
-                if outline.lesion.change == "new":
-                    self._point_at(picture, field, outline)
+            for callout in place_callouts(self.scene, field, outlines):
+                if callout.outline.lesion.change == "new":
+                    colour = CHANGE_COLOURS["new"]
+                    draw_arrow(picture, callout.edge, -callout.outwards, colour, length=26.0)
         left, right, _, _ = self.scene.side_letters()
         middle = field.size / 2
         draw_text(picture, (8, middle), left, size=22, bold=True, anchor="lm")
@@ -660,18 +659,6 @@ class _Report:
         for line in outline.lines:
             pixels = field.pixels_of(line, self.scene.in_plane_spacing)
             draw_outline(picture, pixels, outline.lesion.change, width)
-
-    def _point_at(self, picture: PILImage.Image, field: Field, outline: Outline) -> None:
-        line = np.concatenate(
-            [field.pixels_of(part, self.scene.in_plane_spacing) for part in outline.lines]
-        )
-        centre = (line.min(axis=0) + line.max(axis=0)) / 2.0
-        outwards = centre - field.size / 2.0
-        length = float(np.linalg.norm(outwards))
-        outwards = outwards / length if length > 1.0 else np.array([-1.0, 0.0])
-        edge = centre + outwards * float(((line - centre) @ outwards).max() + 4.0)
-        colour = CHANGE_COLOURS[outline.lesion.change]
-        draw_arrow(picture, edge, -outwards, colour, length=30.0)
 
     def _ranked(self) -> list[Lesion]:
         """Lesions by importance of their change, then by size."""
@@ -691,38 +678,28 @@ class _Report:
         else:
             wanted = self._ranked()
         shown = [one for one in wanted if self.scene.largest_slice(one) is not None]
-        shown = shown[: limit if self.compared else (limit // 2) * 3 // 2 * 2 // 2]
+        shown = shown[:limit]
         if not shown:
             return []
         across = 2 if self.compared else 3
         gap = 4 * mm
         width = (_WIDTH - gap * (across - 1)) / across
-        cells = [self._example(lesion, width) for lesion in shown]
+        cells: list[Any] = [self._example(lesion, width) for lesion in shown]
         cells += [""] * (-len(cells) % across)
-        rows: list[list[Any]] = []
+        widths = [width, *([gap, width] * (across - 1))]
+        rows: list[Flowable] = []
         for start in range(0, len(cells), across):
             row: list[Any] = []
             for cell in cells[start : start + across]:
                 row += ["", cell] if row else [cell]
-            rows.append(row)
-        widths = [width, *([gap, width] * (across - 1))]
-        table = Table(rows, colWidths=widths, style=_TIGHT)
+            rows.append(Table([row], colWidths=widths, style=_TIGHT))
         title, caption = self.text["examples"], self.text["examples_caption_baseline"]
         if self.compared:
             caption = self.text["examples_caption"]
             if len(shown) < len(wanted):
                 title = self.text["examples_of"].format(shown=len(shown), total=len(wanted))
-        return [
-            KeepTogether(
-                [
-                    self._section(title),
-                    table,
-                    Paragraph(
-                        escape(caption.format(side=f"{_CLOSE_UP_MM:.0f}")), self.styles["caption"]
-                    ),
-                ]
-            )
-        ]
+        legend = Paragraph(escape(caption.format(side=f"{_CLOSE_UP_MM:.0f}")), self.styles["small"])
+        return [KeepTogether([self._section(title), legend, rows[0]]), *rows[1:]]
 
     def _example(self, lesion: Lesion, width: float) -> list[Flowable]:
         pictures = self._close_ups.get(lesion.tracking_uid)
@@ -734,11 +711,11 @@ class _Report:
             volumes = f"{lesion.prior_volume_ml or 0.0:.3f} → {lesion.volume_ml:.3f} ml"
         else:
             volumes = f"{lesion.volume_ml:.3f} ml"
-        change = "" if not self.compared else f"{self.words['change'][lesion.change]}, "
-        region = self.words["region"][lesion.region].lower()
-        title = f"<b>{escape(self.names[lesion.tracking_uid])}</b>  {escape(change + region)}, {volumes}"
-        if not self.compared:
-            title = f"<b>{escape(self.names[lesion.tracking_uid])}</b>  {escape(self.words['region'][lesion.region])}, {volumes}"
+        region = str(self.words["region"][lesion.region])
+        if self.compared:
+            region = f"{self.words['change'][lesion.change]}, {region.lower()}"
+        name = escape(self.names[lesion.tracking_uid])
+        title = f"<b>{name}</b>&nbsp; {escape(region)}, {volumes}"
         return [
             Paragraph(title, self.styles["example"]),
             Table([images], colWidths=[side] * len(images), style=_TIGHT),
@@ -749,12 +726,11 @@ class _Report:
         scene = self.scene
         index = scene.largest_slice(lesion)
         assert index is not None
-        side = max(_CLOSE_UP_MM, 0.0)
-        field = scene.field_around(scene.centre_in_plane(lesion), side, _CLOSE_UP_PX)
+        field = scene.field_around(scene.centre_in_plane(lesion), _CLOSE_UP_MM, _CLOSE_UP_PX)
         current = scene.picture(index, field)
         marked = current.copy()
         for outline in scene.outlines(index):
-            self._draw(marked, field, outline, width=1.8)
+            self._draw(marked, field, outline, width=2.2)
         pictures = [current, marked]
         if scene.prior_flair is not None:
             pictures.insert(0, scene.picture(index, field, prior=True))
@@ -769,27 +745,22 @@ class _Report:
         words = self.text
         shown = lesions[:limit]
         header = [words["heading_name"], words["heading_change"], words["heading_region"]]
-        widths = [1.0 * cm, 2.5 * cm, 3.6 * cm]
-        if not self.compared:
+        widths = [1.1 * cm, 2.4 * cm, 3.7 * cm]
+        numbers = ["heading_now", "heading_diameter", "heading_confidence"]
+        if self.compared:
+            numbers[1:1] = ["heading_before", "heading_difference", "heading_percent"]
+        else:
             del header[1], widths[1]
         right_from = len(header)
-        header.append(words["heading_now"])
-        if self.compared:
-            header += [
-                words["heading_before"],
-                words["heading_difference"],
-                words["heading_percent"],
-            ]
-        header += [words["heading_diameter"], words["heading_confidence"]]
-        rest = len(header) - right_from
-        widths += [(_WIDTH - sum(widths)) / rest] * rest
+        header += [words[name] for name in numbers]
+        widths += [(_WIDTH - sum(widths)) / len(numbers)] * len(numbers)
         rows: list[list[Any]] = [header]
         extra: list[tuple[Any, ...]] = []
         for number, lesion in enumerate(shown, start=1):
             rows.append(self._lesion_row(lesion))
             if self.compared:
                 colour = _on_paper(CHANGE_COLOURS[lesion.change])
-                extra.append(("LINEBEFORE", (1, number), (1, number), 3.0, colour))
+                extra.append(("LINEBEFORE", (1, number), (1, number), 3.0, colour, "butt"))
         extra.append(("LEFTPADDING", (1, 0), (1, -1), 6))
         story: list[Flowable] = [self._section(words["table"])]
         if len(shown) < len(lesions):
@@ -846,39 +817,52 @@ class _Report:
         words, model = self.text, self.context.model
         story: list[Flowable] = []
         notes = self._notes(serious=False)
-        story.append(self._section(words["quality"]))
+        if notes or not self.follow_up.quality:
+            story.append(self._section(words["remarks"]))
         if not self.follow_up.quality:
             story.append(Paragraph(escape(words["quality_none"]), self.styles["small"]))
-        for note in (*self._notes(serious=True), *notes)[:limit]:
-            severity = self.words["severity"][note.severity]
-            text = f"<b>{escape(severity)}.</b> {escape(note.message)}"
-            story.append(Paragraph(text, self.styles["small"]))
-        left_out = len(self.follow_up.quality) - limit
-        if left_out > 0:
-            more = words["quality_more"].format(count=left_out)
+        for note in notes[:limit]:
+            story.append(Paragraph(escape(f"• {note.message}"), self.styles["small"]))
+        if len(notes) > limit:
+            more = words["quality_more"].format(count=len(notes) - limit)
             story.append(Paragraph(escape(more), self.styles["small"]))
-        method = words["method_text"].format(
-            software=NAME,
-            version=VERSION,
-            model=model.name,
-            model_version=model.version,
-            sha256=model.sha256,
-            engine=model.engine,
-            precision=model.precision,
-            threshold=f"{self.follow_up.probabilities.current.threshold:g}",
-        )
+        facts = [
+            (words["software"], f"{NAME} {VERSION}"),
+            (words["model"], f"{model.name} {model.version}, sha256 {model.sha256}"),
+            (
+                words["engine"],
+                words["engine_text"].format(
+                    engine=model.engine,
+                    precision=model.precision,
+                    threshold=f"{self.follow_up.probabilities.current.threshold:g}",
+                ),
+            ),
+        ]
         registration = self.follow_up.probabilities.aligned.prior_to_current
         if self.compared and registration is not None:
-            method += " " + words["registration_text"].format(
+            fit = words["registration_text"].format(
                 translation=f"{registration.translation_mm:.1f}",
                 rotation=f"{registration.rotation_deg:.1f}",
                 similarity=f"{registration.similarity:.2f}",
             )
+            facts.append((words["registration"], fit))
+        facts.append((words["measurement"], words["measurement_text"]))
+        table = Table(
+            [
+                [
+                    Paragraph(escape(label), self.styles["label_small"]),
+                    Paragraph(escape(value), self.styles["small"]),
+                ]
+                for label, value in facts
+            ],
+            colWidths=[2.4 * cm, _WIDTH - 2.4 * cm],
+            style=_TIGHT,
+        )
         story += [
             self._section(words["method"]),
-            Paragraph(escape(method), self.styles["small"]),
+            table,
             Paragraph(f"<b>{escape(STATEMENT)}</b>", self.styles["small"]),
-            Spacer(0, 20),
+            Spacer(0, 22),
             self._signature(),
         ]
         return [KeepTogether(story)]
@@ -947,11 +931,13 @@ def _styles() -> dict[str, ParagraphStyle]:
             spaceBefore=6,
             spaceAfter=3,
         ),
+        "block": make("block", fontName="Report-Bold", fontSize=9.2, leading=11.5, textColor=_BLUE),
         "lead": make("lead", fontSize=8.8, leading=12, spaceAfter=2),
         "figure": make("figure", fontName="Report-Bold", fontSize=14, leading=17),
         "figure_label": make("figure_label", fontSize=7.2, leading=9),
         "note": make("note", fontSize=7.8, leading=10),
         "small": make("small", fontSize=7.2, leading=9.4, spaceAfter=1),
+        "label_small": make("label_small", fontSize=7.2, leading=9.4, textColor=_SOFT),
         "caption": make(
             "caption", fontSize=7, leading=9, textColor=_SOFT, alignment=TA_CENTER, spaceBefore=2
         ),
