@@ -1,0 +1,1 @@
+"""Lesions as objects: measured, located, matched with the prior study, their change classified."""
