@@ -7,7 +7,7 @@ from typing import Any
 
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
-from operators.dicom_loader.volumes import read_volume
+from operators.dicom_loader.volume import read_volume
 from operators.messages import StudyCollection
 from operators.series_selector.selection import select_studies, with_timing
 from operators.series_selector.settings import SeriesSelectorSettings
