@@ -17,7 +17,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 from scipy.spatial.transform import Rotation
 
-from demo.anatomy import Anatomy, FloatArray, TissueIntensity, signal
+from demo.anatomy import FloatArray, TissueIntensity
 from demo.lesions import PlantedLesion
 
 Matrix = npt.NDArray[np.float64]
@@ -27,6 +27,8 @@ _PER_SLICE = 6
 _PROFILE = np.array([0.25, 0.75, 1.0, 1.0, 1.0, 1.0, 0.75, 0.25])
 """Weights of the sub-slices, six of which are one slice apart: profiles of neighbours add to 1."""
 _IN_PLANE = 3
+_THICK_MM = 1.5
+"""Thinner slices are sampled at their centre, as the anatomy itself has voxels of 1 mm."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def rigid(
 
 
 def scan(
-    anatomy: Anatomy,
     head: FloatArray,
+    head_origin: Sequence[float],
     lesions: Sequence[tuple[PlantedLesion, float]],
     contrast: Contrast,
     prescription: Prescription,
@@ -127,10 +129,9 @@ def scan(
 
     Parameters
     ----------
-    anatomy
-        The head's geometry.
-    head
-        Signal without lesions on the anatomy's grid (``anatomy.signal``).
+    head, head_origin
+        Signal without lesions at 1 mm (``anatomy.signal``) and the first voxel's LPS position in
+        the anatomy's frame.
     lesions
         Each lesion present and its volume in mm³ at the time.
     contrast, prescription, pose
@@ -150,7 +151,7 @@ def scan(
         uint16 over (slices, rows, columns).
     """
     affine = prescription.affine()
-    image = _sample(head, anatomy, prescription, affine, pose)
+    image = _sample(head, head_origin, prescription, affine, pose)
     for lesion, volume_mm3 in lesions:
         found = lesion_fraction(lesion, volume_mm3, affine, prescription.shape, pose, profile=True)
         if found is None:
@@ -172,10 +173,14 @@ def scan(
 
 
 def _sample(
-    head: FloatArray, anatomy: Anatomy, prescription: Prescription, affine: Matrix, pose: Matrix
+    head: FloatArray,
+    head_origin: Sequence[float],
+    prescription: Prescription,
+    affine: Matrix,
+    pose: Matrix,
 ) -> FloatArray:
     """The head averaged over each slice's profile."""
-    thick = prescription.slice_spacing_mm > 1.5
+    thick = prescription.slice_spacing_mm > _THICK_MM
     steps = _PER_SLICE if thick else 1
     taps = len(_PROFILE) if thick else 1
     fine = affine.copy()
@@ -184,7 +189,7 @@ def _sample(
     fine[:3, 3] -= fine[:3, 0] * (taps - 1) / 2.0
     count = (prescription.slices - 1) * steps + taps
     source = sitk.GetImageFromArray(head.transpose(2, 1, 0))
-    source.SetOrigin(anatomy.origin.tolist())
+    source.SetOrigin([float(v) for v in head_origin])
     to_anatomy = np.linalg.inv(pose) @ fine
     shape = (count, prescription.rows, prescription.columns)
     sub = _resample_indices(source, to_anatomy, shape)
@@ -243,18 +248,23 @@ def lesion_fraction(
     high = np.minimum(np.ceil(index + reach).astype(int) + 1, shape)
     if np.any(low >= high):
         return None
-    weights = _PROFILE if profile else _PROFILE[1:-1] * 0.0 + 1.0
+    thick = spacing[0] > _THICK_MM
+    per_slice = _PER_SLICE if thick else _IN_PLANE
+    weights = _PROFILE if profile and thick else np.ones(per_slice)
     weights = weights / weights.sum()
-    along_slice = (np.arange(len(weights)) - (len(weights) - 1) / 2.0) / _PER_SLICE
+    along_slice = (np.arange(len(weights)) - (len(weights) - 1) / 2.0) / per_slice
     in_plane = (np.arange(_IN_PLANE) - (_IN_PLANE - 1) / 2.0) / _IN_PLANE
     axes = [
         (np.arange(low[0], high[0])[:, None] + along_slice).ravel(),
         (np.arange(low[1], high[1])[:, None] + in_plane).ravel(),
         (np.arange(low[2], high[2])[:, None] + in_plane).ravel(),
     ]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    a, b, c = np.ix_(*axes)
     to_anatomy = np.linalg.inv(pose) @ affine
-    points = grid @ to_anatomy[:3, :3].T + to_anatomy[:3, 3]
+    points = np.empty((a.size * b.size * c.size, 3))
+    for n in range(3):
+        along = to_anatomy[n]
+        points[:, n] = (along[0] * a + along[1] * b + (along[2] * c + along[3])).ravel()
     size = high - low
     inside = lesion.contains(points, volume_mm3).reshape(
         size[0], len(weights), size[1], _IN_PLANE, size[2], _IN_PLANE
@@ -273,7 +283,3 @@ def _bias_field(prescription: Prescription, affine: Matrix, rng: np.random.Gener
     field = 1.0 + slopes[0] * a + slopes[1] * b + slopes[2] * c
     return np.asarray(field + bowl[0] * a**2 + bowl[1] * b**2 + bowl[2] * c**2, np.float32)
 
-
-def head_signal(anatomy: Anatomy, contrast: Contrast) -> FloatArray:
-    """The head without lesions in a contrast."""
-    return signal(anatomy, contrast.tissue)

@@ -21,6 +21,7 @@ _HEAD_ORIGIN = np.array([-108.0, -120.0, -135.0])
 _HEAD_SHAPE = (217, 249, 237)
 _EYES = ((-33.0, -62.0, -36.0), (33.0, -62.0, -36.0))
 _EYE_RADIUS_MM = 12.0
+_ORBITS = ((-55.0, 56.0), (-90.0, -40.0), (-100.0, -15.0))
 _CORD_CENTRE_P_MM = 43.0
 _NEVER_MM = 60.0
 
@@ -319,13 +320,19 @@ def signal(anatomy: Anatomy, tissue: TissueIntensity) -> FloatArray:
 
 def _add_eyes(image: FloatArray, anatomy: Anatomy, tissue: TissueIntensity) -> None:
     """Eyeballs in orbital fat, where they lie outside the skull."""
-    x, y, z = anatomy.coordinates()
-    outside = (anatomy.brain_depth_mm > 2.0) & (anatomy.skin_depth_mm < -2.0)
+    box = tuple(
+        slice(int(low - start), int(high - start))
+        for start, (low, high) in zip(anatomy.origin, _ORBITS, strict=True)
+    )
+    x, y, z = (
+        axis.take(range(part.start, part.stop), axis=n)
+        for n, (axis, part) in enumerate(zip(anatomy.coordinates(), box, strict=True))
+    )
+    view = image[box]
+    outside = (anatomy.brain_depth_mm[box] > 2.0) & (anatomy.skin_depth_mm[box] < -2.0)
     for centre in _EYES:
         radius = np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2)
-        near = (radius < _EYE_RADIUS_MM + 5.0) & outside
-        image[near] = tissue.fat
-        ball = (radius < _EYE_RADIUS_MM) & outside
-        image[ball] = tissue.vitreous
+        view[(radius < _EYE_RADIUS_MM + 5.0) & outside] = tissue.fat
+        view[(radius < _EYE_RADIUS_MM) & outside] = tissue.vitreous
     sinus = (x / 9.0) ** 2 + ((y + 70.0) / 14.0) ** 2 + ((z + 72.0) / 22.0) ** 2 < 1.0
-    image[sinus & outside] = tissue.bone
+    view[sinus & outside] = tissue.bone

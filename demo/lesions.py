@@ -86,6 +86,8 @@ class Blob:
     scale: float
     reach: float
     """Its largest radius."""
+    core: float
+    """No radius is smaller."""
 
     def radius(self, directions: Points) -> npt.NDArray[np.float64]:
         """Radius in millimetres along unit vectors of shape (n, 3)."""
@@ -112,12 +114,13 @@ class PlantedLesion:
 
     def contains(self, points: Points, volume_mm3: float) -> npt.NDArray[np.bool_]:
         """Whether points (n, 3) in the anatomy's frame lie in the lesion at a given volume."""
+        size = self.size_factor(volume_mm3)
         offset = points - self.centre_lps_mm
-        distance = np.linalg.norm(offset, axis=1)
-        unit = offset / np.maximum(distance, 1e-9)[:, None]
-        inside: npt.NDArray[np.bool_] = distance <= self.blob.radius(unit) * self.size_factor(
-            volume_mm3
-        )
+        distance = np.sqrt(np.einsum("ni,ni->n", offset, offset))
+        inside: npt.NDArray[np.bool_] = distance <= self.blob.core * size
+        unsure = np.flatnonzero(~inside & (distance <= self.blob.reach * size))
+        unit = offset[unsure] / distance[unsure, None]
+        inside[unsure] = distance[unsure] <= self.blob.radius(unit) * size
         return inside
 
     def reach_mm(self, volume_mm3: float) -> float:
@@ -150,10 +153,11 @@ def make_blob(rng: np.random.Generator) -> Blob:
     lengths -= lengths.mean()
     directions = rng.standard_normal((4, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    raw = Blob(axes @ np.diag(lengths) @ axes.T, directions, rng.uniform(-0.15, 0.25, 4), 1.0, 1.0)
+    raw = Blob(axes @ np.diag(lengths) @ axes.T, directions, rng.uniform(-0.15, 0.25, 4), 1.0, 1.0, 0.0)
     radius = raw.radius(_sphere())
     scale = float((radius**3).mean() * 4.0 * np.pi / 3.0) ** (-1.0 / 3.0)
-    return replace(raw, scale=scale, reach=float(radius.max()) * scale)
+    # The margins cover directions between those of the lattice.
+    return replace(raw, scale=scale, reach=1.01 * scale * float(radius.max()), core=0.98 * scale * float(radius.min()))
 
 
 @dataclass(frozen=True)

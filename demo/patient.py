@@ -15,12 +15,11 @@ from demo.acquisition import (
     Contrast,
     Matrix,
     Prescription,
-    head_signal,
     lesion_fraction,
     rigid,
     scan,
 )
-from demo.anatomy import FloatArray, TissueIntensity, build_anatomy
+from demo.anatomy import FloatArray, TissueIntensity, build_anatomy, signal
 from demo.lesions import DEFAULT_PLAN, LesionPlan, PlantedLesion, plant
 
 ROLES = ("flair", "t2", "t1")
@@ -137,7 +136,7 @@ class SyntheticPatient:
     """The current study first; then the prior one, if any."""
     heads: dict[str, FloatArray]
     """Signal of the head without lesions by contrast, on the anatomy's grid."""
-    head_origin: tuple[float, float, float]
+    head_origin: tuple[float, ...]
 
     @property
     def current(self) -> ScannedStudy:
@@ -196,10 +195,11 @@ def make_patient(
         raise ValueError(f"unknown roles: {sorted(unknown)}")
     anatomy = build_anatomy(seed)
     lesions = plant(anatomy, plan, seed)
-    heads = {role: head_signal(anatomy, CONTRASTS[role]) for role in roles}
+    heads = {role: signal(anatomy, CONTRASTS[role].tissue) for role in ROLES}
+    origin = tuple(float(v) for v in anatomy.origin)
     scanned = []
     for index in range(studies):
-        frame_uid = _uid(seed, "frame", index)
+        frame_uid = make_uid(seed, "frame", index)
         present = tuple(
             (lesion, volume)
             for lesion in lesions
@@ -215,8 +215,8 @@ def make_patient(
                 prescription,
                 pose,
                 scan(
-                    anatomy,
                     heads[role],
+                    origin,
                     present,
                     CONTRASTS[role],
                     prescription,
@@ -231,7 +231,7 @@ def make_patient(
             ScannedStudy(
                 index,
                 date.fromordinal(date(2025, 4, 16).toordinal() - index * interval_days),
-                _uid(seed, "study", index),
+                make_uid(seed, "study", index),
                 frame_uid,
                 acquisitions,
                 present,
@@ -243,11 +243,11 @@ def make_patient(
         lesions,
         tuple(scanned),
         heads,
-        tuple(float(v) for v in anatomy.origin),  # type: ignore[arg-type]
+        origin,
     )
 
 
-def _uid(seed: int, *what: object) -> str:
+def make_uid(seed: int, *what: object) -> str:
     """A UID that depends on nothing but its arguments."""
     return str(generate_uid(entropy_srcs=["ms-lesion-followup demo", str(seed), *map(str, what)]))
 
