@@ -74,6 +74,7 @@ class _FileFacts:
     acquired: date | None
     time: str | None
     stated_study_date: date | None
+    series_number: int | None
     stack: StackFacts | None
 
 
@@ -99,7 +100,7 @@ class _Findings:
         self.damaged: list[tuple[str, str]] = []
         self.file_problems: dict[str, list[SeriesProblem]] = defaultdict(list)
         self.duplicates = 0
-        self.paths: dict[str, Path] = {}
+        self.instances: dict[str, tuple[Path, str]] = {}
         self.known: dict[tuple[object, ...], _FileFacts] = {}
 
 
@@ -234,18 +235,22 @@ def _take(findings: _Findings, path: Path, folder: Path) -> None:
         reason = f"modality {modality}" if modality not in ("", "MR") else class_name(sop_class)
         findings.skipped[reason] += 1
         return
+    series_uid = header.text("SeriesInstanceUID") or ""
+    if not series_uid or header.text("StudyInstanceUID") is None:
+        _set_aside(findings, name, Unreadable("damaged (no Study or Series UID)", damaged=True))
+        return
     instance = instance_of(header)
-    earlier = findings.paths.get(instance.sop_instance_uid)
+    earlier = findings.instances.get(instance.sop_instance_uid)
     if earlier is not None:
         _take_duplicate(findings, header, earlier, name)
         return
-    findings.paths[instance.sop_instance_uid] = path
+    findings.instances[instance.sop_instance_uid] = (path, series_uid)
     try:
         facts = _facts_of(findings, header, image)
         frames = _frames_of(header, facts) if image else []
     except PARSE_ERRORS as error:
         reason = f"damaged ({type(error).__name__})"
-        _set_aside(findings, name, Unreadable(reason, True, header.text("SeriesInstanceUID")))
+        _set_aside(findings, name, Unreadable(reason, True, series_uid))
         return
     contents = findings.studies.setdefault(
         (facts.study_uid, facts.patient), _StudyContents(facts.patient)
@@ -256,11 +261,9 @@ def _take(findings: _Findings, path: Path, folder: Path) -> None:
     else:
         if not contents.facts or contents.facts[-1] is not facts:
             contents.facts.append(facts)
-        contents.frames[header.text("SeriesInstanceUID") or ""].extend(frames)
+        contents.frames[series_uid].extend(frames)
         if header.truncated:
-            reason = "truncated pixel data"
-            uid = header.text("SeriesInstanceUID")
-            _report_damage(findings, name, Unreadable(reason, True, uid))
+            _report_damage(findings, name, Unreadable("truncated", True, series_uid))
 
 
 def _set_aside(findings: _Findings, name: str, why: Unreadable) -> None:
@@ -283,7 +286,7 @@ def _facts_of(findings: _Findings, header: Header, image: bool) -> _FileFacts:
     if known is not None:
         return known
     classic = image and header.text("SOPClassUID") not in ENHANCED_CLASSES
-    acquired = _date_of(header)
+    number = header.number("SeriesNumber")
     facts = _FileFacts(
         patient=_Patient(
             identifier=header.decoded("PatientID") or "",
@@ -293,9 +296,10 @@ def _facts_of(findings: _Findings, header: Header, image: bool) -> _FileFacts:
             sex=header.text("PatientSex") or "",
         ),
         study_uid=header.text("StudyInstanceUID") or "",
-        acquired=acquired,
+        acquired=_date_of(header),
         time=header.text("StudyTime") or header.text("AcquisitionTime"),
         stated_study_date=_as_date(header.text("StudyDate")),
+        series_number=None if number is None else round(number),
         stack=classic_facts(header) if classic else None,
     )
     findings.known[key] = facts
@@ -311,22 +315,25 @@ def _frames_of(header: Header, facts: _FileFacts) -> list[Frame]:
 # --- duplicates -------------------------------------------------------------------------------
 
 
-def _take_duplicate(findings: _Findings, header: Header, earlier: Path, name: str) -> None:
+def _take_duplicate(
+    findings: _Findings, header: Header, earlier: tuple[Path, str], name: str
+) -> None:
     """A second file with a known SOP Instance UID: dropped if it says the same, else a problem."""
-    if _same_content(earlier, header.path):
+    path, series_uid = earlier
+    if _same_content(path, header.path):
         findings.duplicates += 1
         findings.skipped["duplicate"] += 1
         return
     findings.skipped["duplicate with other content"] += 1
-    uid = header.text("SeriesInstanceUID") or ""
-    findings.file_problems[uid].append(
-        SeriesProblem(
-            "conflicting_duplicates",
-            f"The files {earlier.name} and {name} have the same SOP Instance UID but different "
-            "content.",
-            fatal=True,
+    for uid in {series_uid, header.text("SeriesInstanceUID") or ""}:
+        findings.file_problems[uid].append(
+            SeriesProblem(
+                "conflicting_duplicates",
+                f"The files {path.name} and {name} have the same SOP Instance UID but different "
+                "content.",
+                fatal=True,
+            )
         )
-    )
 
 
 _COMPARED = (
@@ -398,14 +405,11 @@ def _acquired(contents: _StudyContents) -> date | None:
 def _check_dates(findings: _Findings, today: date, settings: DICOMLoaderSettings) -> None:
     limit = today + timedelta(days=settings.future_tolerance_days)
     for contents in findings.studies.values():
-        for frames in contents.frames.values():
-            for facts in contents.facts:
-                if facts.acquired is None or facts.acquired <= limit:
-                    continue
-                number = frames[0].facts.attributes.series_number
+        for facts in contents.facts:
+            if facts.acquired is not None and facts.acquired > limit:
                 raise InputError(
-                    f"study {facts.study_uid} (series {number})",
-                    "The acquisition date lies in the future (rule future_date).",
+                    f"series {facts.series_number} of study {facts.study_uid}",
+                    "Its acquisition date lies in the future (rule future_date).",
                     "Correct the date in the images, or this computer's clock, and run again.",
                 )
 

@@ -23,6 +23,7 @@ _SPACING_TOLERANCE = 0.05
 """Looser than the loader's own checks, which have named what exceeds theirs."""
 _POSITION_TOLERANCE_MM = 0.1
 _LARGEST_VALUE = 1e12
+_SMALLEST_SLOPE = 1e-12
 _DECODING_ERRORS = (*PARSE_ERRORS, RuntimeError, OSError)
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -151,7 +152,7 @@ def _read_slice(series: Series, instance: InstanceRef) -> Dataset:
             f"Its pixel data has the shape {pixels.shape}, not rows and columns.",
             _EXPORT_AGAIN,
         )
-    _check_rescale(series, path, dataset.get("RescaleSlope"), dataset.get("RescaleIntercept"))
+    _check_rescale(series, path, dataset)
     return dataset
 
 
@@ -164,14 +165,17 @@ def _state_transfer_syntax(dataset: Dataset) -> None:
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
-def _check_rescale(series: Series, path: Path, slope: object, intercept: object) -> None:
-    for name, value in (("slope", slope), ("intercept", intercept)):
-        if value is None:
+def _check_rescale(series: Series, path: Path, dataset: Dataset) -> None:
+    for keyword, name in (("RescaleSlope", "slope"), ("RescaleIntercept", "intercept")):
+        if keyword not in dataset:
             continue
-        number = float(str(value))
+        try:
+            number = float(str(dataset[keyword].value))
+        except (ValueError, TypeError):
+            number = np.nan
         if not np.isfinite(number) or abs(number) > _LARGEST_VALUE:
-            wrong = f"The rescale {name} is {number:g}."
-        elif name == "slope" and number <= 0:
+            wrong = f"The rescale {name} is not a plausible number ({number:g})."
+        elif name == "slope" and number < _SMALLEST_SLOPE:
             wrong = f"The rescale slope is {number:g}, which removes or inverts the contrast."
         else:
             continue
@@ -233,9 +237,7 @@ def _check_frame_rescale(series: Series, path: Path, image: hd.Image, frame: Fra
     for group in groups:
         items = None if group is None else group.get("PixelValueTransformationSequence")
         if items:
-            _check_rescale(
-                series, path, items[0].get("RescaleSlope"), items[0].get("RescaleIntercept")
-            )
+            _check_rescale(series, path, items[0])
 
 
 # --- checks -----------------------------------------------------------------------------------
