@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -41,7 +42,8 @@ def _type(field: FieldInfo) -> str:
     if isinstance(annotation, type) and not getattr(annotation, "__args__", ()):
         text = annotation.__name__
     else:
-        text = str(annotation).replace("typing.", "")
+        text = re.sub(r"Annotated\[([\w.]+), .*?>\)\]", r"\1", str(annotation))
+        text = re.sub(r"\b(typing|operators)\.(\w+\.)*", "", text)
     limits = [str(limit).removesuffix(")").split("(")[-1] for limit in field.metadata]
     shown = f"{text}, {', '.join(limits)}" if limits else text
     return f"`{shown}`".replace("|", "\\|")

@@ -12,7 +12,7 @@ from pydicom.uid import generate_uid
 from tests.operators.dicom_loader.builders import Grid, make_classic_series, write_files
 
 BRAIN = Grid(shape=(44, 108, 96), spacing_mm=(3.3, 1.9, 1.7), position_mm=(-80.0, -100.0, -60.0))
-"""Covers a head with as few voxels as the selection rules allow; oblique, anisotropic, non-cubic."""
+"""A head with as few voxels as the rules allow; oblique, anisotropic, non-cubic."""
 
 T2 = {
     "SeriesNumber": 5,
