@@ -14,7 +14,7 @@ from operators.dicom_writer.texts import texts
 from operators.messages import SelectedStudy
 
 CONCEPT_NAME = codes.LN.DiagnosticImagingReport
-"""LOINC 18748-4, from CID 7020 Document Title."""
+"""LOINC 18748-4, one of CID 7000 Diagnostic Imaging Report Document Titles."""
 
 
 def write_encapsulated_pdf(path: Path, pdf_path: Path, context: OutputContext) -> Path:

@@ -90,6 +90,7 @@ _LENGTHS = (
     _Length(4, 16, 6),
     _Length(2, 12, 5),
     _Length(2, 8, 3),
+    _Length(0, 5, 2),
 )
 """From the longest to the shortest report; the first that fits is taken."""
 
@@ -277,7 +278,7 @@ class _Report:
             row: list[Paragraph] = []
             for label, value in (first, second):
                 row.append(Paragraph(escape(label), self.styles["label"]))
-                row.append(Paragraph(escape(value), self.styles["value"]))
+                row.append(Paragraph(escape(_cut(value, 130)), self.styles["value"]))
             rows.append(row)
         identification = Table(
             rows,
@@ -286,7 +287,7 @@ class _Report:
                 [
                     ("VALIGN", (0, 0), (-1, -1), "TOP"),
                     ("LEFTPADDING", (0, 0), (-1, -1), 0),
-                    ("RIGHTPADDING", (0, 0), (-1, -1), 4),
+                    ("RIGHTPADDING", (0, 0), (-1, -1), 8),
                     ("TOPPADDING", (0, 0), (-1, -1), 1.2),
                     ("BOTTOMPADDING", (0, 0), (-1, -1), 1.2),
                 ]
@@ -461,7 +462,7 @@ class _Report:
     def _box(self, severity: str, title: str, message: str) -> Table:
         back, front = _NOTE_COLOURS[severity]
         heading = f"<font color='#{front.hexval()[2:]}'><b>{escape(title)}.</b></font>"
-        text = f"{heading} {escape(message)}"
+        text = f"{heading} {escape(_cut(message))}"
         return Table(
             [[Paragraph(text, self.styles["note"])]],
             colWidths=[_WIDTH],
@@ -672,9 +673,8 @@ class _Report:
 
     def _examples(self, limit: int) -> list[Flowable]:
         if self.compared:
-            wanted = [
-                one for one in self._ranked() if one.change in ("new", "enlarging", "resolved")
-            ]
+            active = ("new", "enlarging", "resolved")
+            wanted = [one for one in self._ranked() if one.change in active] or self._ranked()
         else:
             wanted = self._ranked()
         shown = [one for one in wanted if self.scene.largest_slice(one) is not None]
@@ -696,7 +696,7 @@ class _Report:
         title, caption = self.text["examples"], self.text["examples_caption_baseline"]
         if self.compared:
             caption = self.text["examples_caption"]
-            if len(shown) < len(wanted):
+            if len(shown) < len(wanted) and wanted[0].change in active:
                 title = self.text["examples_of"].format(shown=len(shown), total=len(wanted))
         legend = Paragraph(escape(caption.format(side=f"{_CLOSE_UP_MM:.0f}")), self.styles["small"])
         return [KeepTogether([self._section(title), legend, rows[0]]), *rows[1:]]
@@ -804,7 +804,13 @@ class _Report:
                 rows.append(
                     [
                         Paragraph(escape(text), self.styles["cell"])
-                        for text in (name, words["role"][role], label, voxel, selected.reason)
+                        for text in (
+                            name,
+                            words["role"][role],
+                            _cut(label, 70),
+                            voxel,
+                            _cut(selected.reason, 220),
+                        )
                     ]
                 )
         widths = [1.7 * cm, 1.4 * cm, 4.6 * cm, 3.2 * cm]
@@ -822,7 +828,7 @@ class _Report:
         if not self.follow_up.quality:
             story.append(Paragraph(escape(words["quality_none"]), self.styles["small"]))
         for note in notes[:limit]:
-            story.append(Paragraph(escape(f"• {note.message}"), self.styles["small"]))
+            story.append(Paragraph(escape(_cut(f"• {note.message}")), self.styles["small"]))
         if len(notes) > limit:
             more = words["quality_more"].format(count=len(notes) - limit)
             story.append(Paragraph(escape(more), self.styles["small"]))
@@ -992,6 +998,11 @@ def _distinct(values: Sequence[int | None]) -> list[int]:
         if value is not None and value not in found:
             found.append(value)
     return found
+
+
+def _cut(text: str, limit: int = 420) -> str:
+    """A text of at most ``limit`` characters; results.json holds the whole."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def _shortened(text: str, font: str, size: float, room: float) -> str:
