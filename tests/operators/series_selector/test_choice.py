@@ -82,6 +82,18 @@ def test_the_frame_of_reference_of_the_flair_is_preferred(rules: SeriesSelectorS
     assert "same frame of reference" in reasons[15]
 
 
+def test_of_two_equal_t1_the_earlier_is_taken(rules: SeriesSelectorSettings) -> None:
+    """The later one is often the one after contrast agent that nobody entered."""
+    first, second = make_series(T1_3D), make_series(T1_3D, series_number=17)
+    chosen, reasons = chosen_and_reasons(rules, second, first)
+    assert chosen == {"t1": 7}
+    assert "the earlier of two equal" in reasons[17]
+    native = make_series(T1_3D, series_number=19, series_description="T1 MPRAGE nativ")
+    chosen, reasons = chosen_and_reasons(rules, second, first, native)
+    assert chosen == {"t1": 19}
+    assert "without contrast agent" in reasons[7]
+
+
 def test_dual_echo_gives_its_long_echo(rules: SeriesSelectorSettings) -> None:
     dual = {"series_description": "PD/T2 TSE tra", "series_uid": "1.2.3.5"}
     short = make_series(T2_2D, **dual, stack="echo 1", echo_time_ms=12.0)
