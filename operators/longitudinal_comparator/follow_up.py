@@ -124,7 +124,7 @@ def _find(
     part: LesionProbability, settings: LongitudinalComparatorSettings
 ) -> tuple[LesionObject, ...]:
     return find_lesions(
-        part.probability, part.threshold, settings.minimum_voxels, settings.minimum_diameter_mm
+        part.probability, part.threshold, settings.minimum_voxels, settings.minimum_extent_mm
     )
 
 

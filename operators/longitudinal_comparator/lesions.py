@@ -26,8 +26,11 @@ class LesionObject:
     volume_ml
         Number of voxels times the voxel's volume.
     diameter_mm
-        Maximum 3D diameter: the largest distance between two voxel centres plus the extent of one
-        voxel along that line, so that a row of n voxels is n voxels long.
+        Maximum 3D diameter: the largest distance between two voxel centres. Of a digital ball it
+        is 0.97 to 1 times the true diameter from 6 mm on, 0.9 at 4 mm.
+    extent_mm
+        The same line from outer face to outer face: longer by its length inside one voxel, so that
+        a row of n voxels is n voxels long. The lower limit of size applies to it.
     confidence
         Mean probability of its voxels.
     """
@@ -36,6 +39,7 @@ class LesionObject:
     points: np.ndarray
     volume_ml: float
     diameter_mm: float
+    extent_mm: float
     confidence: float
 
     @property
@@ -64,17 +68,19 @@ def measure(indices: np.ndarray, probability: hd.Volume) -> LesionObject:
     indices = indices[np.lexsort(indices.T[::-1])]
     affine = np.asarray(probability.affine, dtype=float)
     values = probability.array[tuple(indices.T)]
+    diameter, extent = maximum_diameter(indices, affine)
     return LesionObject(
         indices=indices,
         points=indices @ affine[:3, :3].T + affine[:3, 3],
         volume_ml=len(indices) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000,
-        diameter_mm=maximum_diameter(indices, affine),
+        diameter_mm=diameter,
+        extent_mm=extent,
         confidence=float(values.mean(dtype=np.float64)),
     )
 
 
-def maximum_diameter(indices: np.ndarray, affine: np.ndarray) -> float:
-    """Maximum 3D diameter of a set of voxels, millimetres; see ``LesionObject.diameter_mm``.
+def maximum_diameter(indices: np.ndarray, affine: np.ndarray) -> tuple[float, float]:
+    """Maximum 3D diameter and extent of a set of voxels, in millimetres; see ``LesionObject``.
 
     Parameters
     ----------
@@ -84,16 +90,17 @@ def maximum_diameter(indices: np.ndarray, affine: np.ndarray) -> float:
         float (4, 4): indices to LPS millimetres.
     """
     axes = np.asarray(affine, dtype=float)[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
     outermost = _outermost(indices)
     if len(outermost) == 1:
-        return float(np.linalg.norm(axes, axis=0).min())
+        return 0.0, float(spacing.min())
     points = outermost @ axes.T
     distances = pdist(points)
     farthest = int(distances.argmax())
     first, second = (rows[farthest] for rows in np.triu_indices(len(points), k=1))
-    line = points[second] - points[first]
-    line /= np.linalg.norm(line)
-    return float(distances[farthest] + np.abs(line @ axes).sum())
+    along = np.abs((points[second] - points[first]) @ (axes / spacing)) / distances[farthest]
+    inside_voxel = (spacing / np.maximum(along, 1e-9)).min()
+    return float(distances[farthest]), float(distances[farthest] + inside_voxel)
 
 
 def _outermost(indices: np.ndarray) -> np.ndarray:
@@ -113,7 +120,7 @@ def _outermost(indices: np.ndarray) -> np.ndarray:
 
 
 def find_lesions(
-    probability: hd.Volume, threshold: float, minimum_voxels: int, minimum_diameter_mm: float
+    probability: hd.Volume, threshold: float, minimum_voxels: int, minimum_extent_mm: float
 ) -> tuple[LesionObject, ...]:
     """The lesions of one image: connected voxels at or above the threshold.
 
@@ -123,7 +130,7 @@ def find_lesions(
         float32 in [0, 1].
     threshold
         From which on a voxel is lesion.
-    minimum_voxels, minimum_diameter_mm
+    minimum_voxels, minimum_extent_mm
         Lower limits; both must be met.
 
     Returns
@@ -138,10 +145,15 @@ def find_lesions(
         if len(indices) < minimum_voxels:
             continue
         lesion = measure(indices + [part.start for part in box], probability)
-        # a diameter that is exactly the limit must not fail by rounding
-        if lesion.diameter_mm >= minimum_diameter_mm - 1e-6:
+        if large_enough(lesion, minimum_voxels, minimum_extent_mm):
             found.append(lesion)
     return in_order(found)
+
+
+def large_enough(lesion: LesionObject, minimum_voxels: int, minimum_extent_mm: float) -> bool:
+    """Whether a lesion meets both lower limits of size."""
+    # an extent that is exactly the limit must not fail by rounding
+    return len(lesion.indices) >= minimum_voxels and lesion.extent_mm >= minimum_extent_mm - 1e-6
 
 
 def in_order(lesions: list[LesionObject]) -> tuple[LesionObject, ...]:

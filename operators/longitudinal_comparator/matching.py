@@ -14,7 +14,12 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from operators.longitudinal_comparator.lesions import CONNECTIVITY, LesionObject, measure
+from operators.longitudinal_comparator.lesions import (
+    CONNECTIVITY,
+    LesionObject,
+    large_enough,
+    measure,
+)
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.messages import Change
 
@@ -312,6 +317,5 @@ def faint_counterpart(
         return None
     largest = 1 + int(np.bincount(labels.ravel())[1:].argmax())
     found = measure(np.argwhere(labels == largest) + low, other)
-    if len(found.indices) < settings.minimum_voxels:
-        return None
-    return found if found.diameter_mm >= settings.minimum_diameter_mm - 1e-6 else None
+    big = large_enough(found, settings.minimum_voxels, settings.minimum_extent_mm)
+    return found if big else None

@@ -17,8 +17,9 @@ class LongitudinalComparatorSettings(Settings):
 
     minimum_voxels: Annotated[int, Field(ge=1)] = 3
     """A lesion has at least this many voxels of the FLAIR."""
-    minimum_diameter_mm: Millimetres = 3.0
-    """A lesion has at least this maximum 3D diameter."""
+    minimum_extent_mm: Millimetres = 3.0
+    """A lesion is at least this long, from outer face to outer face of its farthest voxels. (The
+    diameter that is reported runs from voxel centre to voxel centre.)"""
 
     change_ratio: Annotated[float, Field(gt=0)] = 0.30
     """A lesion is enlarging from (1 + ratio) times its prior volume on, and shrinking from
