@@ -136,9 +136,9 @@ def _image_module(
         "PulseSequenceName": given.get("SequenceName", contrast.name),
         "MRAcquisitionType": "3D" if series.three_d else "2D",
         "EchoPulseSequence": "GRADIENT" if gradient else "SPIN",
+        "MultiPlanarExcitation": "NO",
         "PhaseContrast": "NO",
         "TimeOfFlightContrast": "NO",
-        "ArterialSpinLabelingContrast": "",
         "SteadyStatePulseSequence": "NONE",
         "EchoPlanarPulseSequence": "NO",
         "SaturationRecovery": "NO",
@@ -147,15 +147,13 @@ def _image_module(
         "GeometryOfKSpaceTraversal": "RECTILINEAR",
         "RectilinearPhaseEncodeReordering": "LINEAR",
         "SegmentedKSpaceTraversal": "SINGLE" if gradient else "PARTIAL",
-        "CoverageOfKSpace": "FULL",
         "NumberOfKSpaceTrajectories": 1,
         "AcquisitionContextSequence": Sequence([]),
     }
-    del attributes["ArterialSpinLabelingContrast"]
     if not gradient:
         attributes |= {"MultipleSpinEcho": "YES"}
-    if not series.three_d:
-        attributes |= {"MultiPlanarExcitation": "NO"}
+    if series.three_d:
+        attributes |= {"CoverageOfKSpace": "FULL"}
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
     _dimensions(dataset, series)
@@ -211,14 +209,15 @@ def _shared_groups(
     timing = _item(
         RepetitionTime=decimal_string(contrast.repetition_time_ms),
         FlipAngle=decimal_string(contrast.flip_angle_deg),
-        EchoTrainLength=contrast.echo_train_length if not gradient else 0,
+        EchoTrainLength=contrast.echo_train_length,
         RFEchoTrainLength=contrast.echo_train_length if not gradient else 0,
         GradientEchoTrainLength=1 if gradient else 0,
         GradientOutputType="DB_DT",
         GradientOutput=20.0,
     )
-    timing.SpecificAbsorptionRateSequence = []
-    del timing.SpecificAbsorptionRateSequence
+    timing.SpecificAbsorptionRateSequence = [
+        _item(SpecificAbsorptionRateDefinition="IEC_HEAD", SpecificAbsorptionRateValue=0.5)
+    ]
     timing.OperatingModeSequence = [
         _item(OperatingModeType="STATIC FIELD", OperatingMode="IEC_NORMAL"),
         _item(OperatingModeType="RF", OperatingMode="IEC_NORMAL"),

@@ -99,15 +99,15 @@ _SEQUENCE_MOTION = (
 
 @dataclass(frozen=True)
 class Person:
-    """Who is scanned; every datum is invented."""
+    """Who is scanned; the defaults are invented."""
 
     family_name: str = "Sørensen"
     given_name: str = "Åse"
     patient_id: str = "DEMO-4711"
     sex: str = "F"
-    born: date = date(1984, 5, 2)
-    weight_kg: float = 63.5
-    height_m: float = 1.68
+    born: date | None = date(1984, 5, 2)
+    weight_kg: float | None = 63.5
+    height_m: float | None = 1.68
 
 
 @dataclass(frozen=True)
