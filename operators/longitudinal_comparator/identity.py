@@ -92,18 +92,19 @@ def read_tracked_segmentation(instance: InstanceRef) -> TrackedSegmentation:
     ValueError
         If the file is not a readable segmentation object with tracking UIDs.
     """
-    # a damaged file fails in many ways inside the DICOM libraries; all of them mean the same here
+    # a damaged file fails in many ways inside the DICOM libraries; all of them mean the same
+    # here, and their messages may quote the patient's data
     try:
         segmentation = hd.seg.segread(instance.path)
         numbers = list(segmentation.segment_numbers)
         descriptions = [segmentation.get_segment_description(number) for number in numbers]
-        if not all(one.tracking_uid and one.tracking_id for one in descriptions):
-            raise ValueError("a segment has no tracking UID")
         labels = segmentation.get_volume(
             segment_numbers=numbers, combine_segments=True, relabel=True, dtype=np.uint16
         )
     except Exception as error:
-        raise ValueError(f"{type(error).__name__}") from error
+        raise ValueError(f"it cannot be read ({type(error).__name__})") from error
+    if not all(one.tracking_uid and one.tracking_id for one in descriptions):
+        raise ValueError("a segment has no tracking UID or ID")
     identities = tuple(
         Identity(str(one.tracking_uid), str(one.tracking_id)) for one in descriptions
     )

@@ -165,7 +165,7 @@ def test_a_damaged_segmentation_gives_a_warning_and_derived_identities(
 
 def test_a_segmentation_without_tracking_is_not_used(tmp_path: Path) -> None:
     plain = _write_seg(tmp_path / "plain.dcm", [_mask(A)], [None])
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match="no tracking UID"):
         read_tracked_segmentation(plain)
 
 

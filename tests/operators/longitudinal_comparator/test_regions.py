@@ -26,7 +26,7 @@ def _ball(x: float, y: float, z: float, radius: float = 2.5) -> np.ndarray:
     """LPS points of a ball given in MNI coordinates (x right, y anterior, z superior)."""
     offsets = np.stack(np.meshgrid(*[np.arange(-4, 5)] * 3, indexing="ij"), -1).reshape(-1, 3)
     offsets = offsets[np.linalg.norm(offsets, axis=1) <= radius]
-    return offsets + (-x, -y, z)
+    return offsets + np.array([-x, -y, z])
 
 
 @pytest.mark.parametrize(
