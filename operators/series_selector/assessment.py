@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from operators.messages import RejectedSeries, Series, Study
+from operators.messages import RejectedSeries, Series, SeriesAttributes, Study
 from operators.series_selector.choice import Candidate, choose
 from operators.series_selector.classification import classify, obstacle
 from operators.series_selector.settings import SeriesSelectorSettings
@@ -53,7 +53,7 @@ def assess(study: Study, settings: SeriesSelectorSettings) -> StudyAssessment:
     candidates: dict[str, list[Candidate]] = {role: [] for role in wanted}
     rejected: list[RejectedSeries] = []
     for series in study.series:
-        classification = classify(series.attributes, settings)
+        classification = classify(_with_b_value(series, study.series), settings)
         if classification.role is None:
             reason = f"{classification.code}: {classification.reason}"
             rejected.append(RejectedSeries(series, classification.considered, reason))
@@ -92,6 +92,17 @@ def assess(study: Study, settings: SeriesSelectorSettings) -> StudyAssessment:
         ]
     rejected.sort(key=lambda item: _number(item.series))
     return StudyAssessment(study, chosen, tuple(rejected), ambiguous)
+
+
+def _with_b_value(series: Series, all_series: Sequence[Series]) -> SeriesAttributes:
+    """Attributes with the highest b-value of any stack of the same DICOM series: the images
+    without diffusion weighting of a diffusion series are not T2-weighted images of their own."""
+    b_values = [
+        other.attributes.b_value
+        for other in all_series
+        if other.series_uid == series.series_uid and other.attributes.b_value is not None
+    ]
+    return replace(series.attributes, b_value=max(b_values, default=None))
 
 
 def _number(series: Series) -> tuple[float, str]:

@@ -57,7 +57,7 @@ def evaluate(condition: Condition, facts: Facts) -> Verdict:
     unknown = [test for test in tests if test.holds is None]
     if unknown:
         return Verdict(None, tuple(dict.fromkeys(test.text for test in unknown)))
-    return Verdict(True, tuple(dict.fromkeys(test.text for test in tests)))
+    return Verdict(True, tuple(dict.fromkeys(test.text for test in tests if test.text)))
 
 
 def _numbers(condition: Condition, facts: Facts) -> list[_Test]:
@@ -78,7 +78,7 @@ def _numbers(condition: Condition, facts: Facts) -> list[_Test]:
             demand = f"at least {low:g}{unit}"
         else:
             demand = f"within {low:g} to {high:g}{unit}"
-        tests.append(_Test(holds, f"{name} {value:.4g}{unit}", demand))
+        tests.append(_Test(holds, f"{name} {value:.5g}{unit}", demand))
     return tests
 
 
@@ -156,7 +156,7 @@ def _texts(condition: Condition, facts: Facts) -> list[_Test]:
         tests.append(
             _Test(
                 not found,
-                f'described as "{found[0]}"' if found else "nothing else in the description",
+                f'described as "{found[0]}"' if found else "",
                 "so in this kind of image",
             )
         )

@@ -104,6 +104,19 @@ def test_dual_echo_gives_its_long_echo(rules: SeriesSelectorSettings) -> None:
     assert assessment.rejected[0].reason.startswith("proton_density: ")
 
 
+def test_the_b0_images_of_a_diffusion_series_are_no_t2(rules: SeriesSelectorSettings) -> None:
+    """Some scanners state neither EP nor an image type for diffusion."""
+    bare = {"series_description": None, "image_type": ("ORIGINAL", "PRIMARY", "M_SE", "M", "SE")}
+    weighted = make_series(T2_2D, **bare, series_uid="1.9", stack="b 1000", b_value=1000.0)
+    unweighted = make_series(T2_2D, **bare, series_uid="1.9", stack="b 0", b_value=0.0)
+    assessment = assess(make_study("1.2.3", series=(unweighted, weighted)), rules)
+    assert assessment.chosen == {}
+    assert all(item.reason.startswith("diffusion: ") for item in assessment.rejected)
+    other = make_series(T2_2D, series_number=15, b_value=0.0)
+    assessment = assess(make_study("1.2.3", series=(unweighted, weighted, other)), rules)
+    assert assessment.chosen["t2"].series is other
+
+
 def test_what_cannot_be_told_apart_is_ambiguous(rules: SeriesSelectorSettings) -> None:
     twins = [flair(stack=name, series_uid="1.2.3.4") for name in ("a", "b")]
     assessment = assess(make_study("1.2.3", series=tuple(twins)), rules)
