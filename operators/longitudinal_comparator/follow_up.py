@@ -221,7 +221,10 @@ def _follow_identities(
     aligned: AlignedStudies, found: _Found, matching: Matching
 ) -> tuple[list[Identity], tuple[QualityNote, ...]]:
     """The identity of each match, in order: carried on where there is one, new otherwise."""
-    tracked, notes = newest_tracked_segmentation(aligned.selected.prior_segmentations)
+    if aligned.prior is None:
+        raise AssertionError("there is no prior study")
+    frame = aligned.prior.selected.series["flair"].series.frame_of_reference_uid
+    tracked, notes = newest_tracked_segmentation(aligned.selected.prior_segmentations, frame)
     prior_flair, current_flair = _flair_uid(aligned, prior=True), _flair_uid(aligned, prior=False)
     known: list[Identity | None] = [None] * len(found.prior)
     taken: list[Identity] = []

@@ -114,21 +114,32 @@ def read_tracked_segmentation(instance: InstanceRef) -> TrackedSegmentation:
 
 
 def newest_tracked_segmentation(
-    instances: Sequence[InstanceRef],
+    instances: Sequence[InstanceRef], frame_of_reference_uid: str | None
 ) -> tuple[TrackedSegmentation | None, tuple[QualityNote, ...]]:
-    """The first segmentation object that can be read, and a warning for each one before it."""
+    """The first segmentation object that can be used, and a warning for each one before it.
+
+    Parameters
+    ----------
+    instances
+        Newest first.
+    frame_of_reference_uid
+        The prior FLAIR's; an object in another frame of reference cannot be laid over it.
+    """
     notes: list[QualityNote] = []
     for instance in instances:
         try:
-            return read_tracked_segmentation(instance), tuple(notes)
+            tracked = read_tracked_segmentation(instance)
+            if tracked.labels.frame_of_reference_uid != frame_of_reference_uid:
+                raise ValueError("it is in another frame of reference than the FLAIR")
+            return tracked, tuple(notes)
         except ValueError as error:
             logger.warning("prior segmentation %s not used: %s", instance.path.name, error)
             notes.append(
                 QualityNote(
-                    "prior_segmentation_unreadable",
+                    "prior_segmentation_not_used",
                     "warning",
-                    f"The prior segmentation object {instance.sop_instance_uid} could not be read; "
-                    "lesion identities were taken from elsewhere.",
+                    f"The prior segmentation object {instance.sop_instance_uid} was not used: "
+                    f"{error}. Lesion identities were taken from elsewhere.",
                 )
             )
     return None, tuple(notes)

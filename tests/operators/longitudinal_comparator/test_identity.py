@@ -6,7 +6,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -153,7 +153,7 @@ def test_a_damaged_segmentation_gives_a_warning_and_derived_identities(
     broken.path.write_bytes(seg.path.read_bytes()[:1500])
     result = follow([A], [A], prior_segmentations=(broken,))
     assert [(n.code, n.severity) for n in result.quality] == [
-        ("prior_segmentation_unreadable", "warning")
+        ("prior_segmentation_not_used", "warning")
     ]
     assert "1.2.3.4.5" in result.quality[0].message
     assert result.lesions[0].tracking_uid == prior_alone([A]).lesions[0].tracking_uid
@@ -167,6 +167,18 @@ def test_a_segmentation_without_tracking_is_not_used(tmp_path: Path) -> None:
     plain = _write_seg(tmp_path / "plain.dcm", [_mask(A)], [None])
     with pytest.raises(ValueError, match="no tracking UID"):
         read_tracked_segmentation(plain)
+
+
+def test_a_segmentation_in_another_frame_of_reference_is_not_used(
+    seg: InstanceRef, tmp_path: Path
+) -> None:
+    moved = dcmread(seg.path)
+    moved.FrameOfReferenceUID = "1.2.3.999"
+    moved.save_as(tmp_path / "moved.dcm")
+    elsewhere = InstanceRef(tmp_path / "moved.dcm", seg.sop_instance_uid, seg.sop_class_uid)
+    result = follow([A], [A], prior_segmentations=(elsewhere,))
+    assert "another frame of reference" in result.quality[0].message
+    assert result.lesions[0].tracking_uid == prior_alone([A]).lesions[0].tracking_uid
 
 
 def test_two_lesions_cannot_take_one_segment(tmp_path: Path) -> None:
