@@ -196,5 +196,7 @@ def find_file_meta(data: bytes, start: int) -> tuple[dict[int, bytes], int]:
         if length == UNDEFINED_LENGTH:
             raise UnknownEncodingError
         at = value_start + length
+        if at > len(data):
+            raise NeedMoreError
         values[tag] = data[value_start:at]
     return values, at

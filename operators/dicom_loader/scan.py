@@ -199,8 +199,7 @@ def _nothing_usable(folder: Path, count: int, findings: _Findings) -> InputError
     if findings.damaged and not findings.modalities:
         return InputError(
             subject,
-            f"None of its {count} files is readable DICOM "
-            f"({_named(findings.damaged)} looks like DICOM but is damaged).",
+            f"None of its {count} files is readable DICOM. Damaged: {_named(findings.damaged)}.",
             "Export or copy the files again.",
         )
     if not findings.modalities:

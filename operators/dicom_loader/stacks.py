@@ -161,9 +161,12 @@ def _separate_repetitions(frames: list[Frame]) -> list[tuple[Hashable, list[Fram
 
 
 def _order(stack: Stack) -> tuple[str, ...]:
+    values = dict(stack.key)
+    instance = values.pop("instance")
+    number = stack.frames[0].facts.multi_frame_number
     return tuple(
         f"{value:020.6f}" if isinstance(value, int | float) else str(value).zfill(20)
-        for value in (*stack.key.values(), stack.frames[0].instance.sop_instance_uid)
+        for value in (*values.values(), number, instance)
     )
 
 
