@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from operators.series_selector.assessment import assess
 from operators.series_selector.settings import Condition, Criterion, SeriesSelectorSettings
 from tests.operators.series_selector.conftest import shipped_rules
+from tests.operators.series_selector.studies import T2_2D, make_study
 
 MINIMAL: dict[str, Any] = {
     "reference_role": "cord_t2",
@@ -29,6 +32,27 @@ def test_the_shipped_rules_are_valid() -> None:
 
 def test_roles_are_free_names() -> None:
     assert SeriesSelectorSettings.model_validate(MINIMAL).wanted_roles == ("cord_t2",)
+
+
+def test_another_body_site_is_another_set_of_rules() -> None:
+    rules = SeriesSelectorSettings.model_validate(
+        MINIMAL
+        | {
+            "usable": {"slice_count_min": 8, "coverage_min_mm": 20},
+            "refuse": [
+                {
+                    "code": "head",
+                    "reason": "it shows the head",
+                    "when_any": [{"body_part": ["HEAD", "BRAIN"]}],
+                }
+            ],
+        }
+    )
+    cord = replace(T2_2D, series_description="T2 TSE sag rygmarv", coverage_mm=50.0)
+    brain = replace(T2_2D, body_part_examined="BRAIN", series_number=9)
+    assessment = assess(make_study("1.2.3", cord, brain), rules)
+    assert assessment.chosen["cord_t2"].series.attributes == cord
+    assert assessment.rejected[0].reason == "head: it shows the head (body part BRAIN)"
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
