@@ -282,4 +282,3 @@ def _bias_field(prescription: Prescription, affine: Matrix, rng: np.random.Gener
     bowl = rng.uniform(-0.04, 0.10, 3)
     field = 1.0 + slopes[0] * a + slopes[1] * b + slopes[2] * c
     return np.asarray(field + bowl[0] * a**2 + bowl[1] * b**2 + bowl[2] * c**2, np.float32)
-

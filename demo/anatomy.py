@@ -229,9 +229,7 @@ def _upsampled(coarse: FloatArray, step: int) -> FloatArray:
     resampler.SetReferenceImage(reference)
     resampler.SetInterpolator(sitk.sitkLinear)
     resampler.UseNearestNeighborExtrapolatorOn()
-    return np.ascontiguousarray(
-        sitk.GetArrayFromImage(resampler.Execute(image)).transpose(2, 1, 0)
-    )
+    return np.ascontiguousarray(sitk.GetArrayFromImage(resampler.Execute(image)).transpose(2, 1, 0))
 
 
 def _add_cord(white: FloatArray, grid: tuple[npt.NDArray[np.float64], ...]) -> None:

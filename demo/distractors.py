@@ -112,9 +112,7 @@ def _stack(
     volume: hd.Volume, header: StudyHeader, series: SeriesHeader, vendor: Vendor, first: int = 1
 ) -> list[FileDataset]:
     return list(
-        classic_series(
-            volume, header, series, numbering=vendor.numbering, first_number=first
-        )
+        classic_series(volume, header, series, numbering=vendor.numbering, first_number=first)
     )
 
 

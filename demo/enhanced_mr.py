@@ -178,9 +178,7 @@ def _dimensions(dataset: Dataset, series: SeriesHeader) -> None:
     ]
 
 
-def _shared_groups(
-    affine: np.ndarray, series: SeriesHeader, contrast: Contrast
-) -> Dataset:
+def _shared_groups(affine: np.ndarray, series: SeriesHeader, contrast: Contrast) -> Dataset:
     """Functional groups that are equal in all frames."""
     given = series.attributes
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -294,7 +292,5 @@ def _frame_groups(affine: np.ndarray, k: int, stack_position: int, image: Datase
     position = (affine @ np.array([k, 0.0, 0.0, 1.0]))[:3]
     return _item(
         FrameContentSequence=[content],
-        PlanePositionSequence=[
-            _item(ImagePositionPatient=[decimal_string(v) for v in position])
-        ],
+        PlanePositionSequence=[_item(ImagePositionPatient=[decimal_string(v) for v in position])],
     )

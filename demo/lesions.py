@@ -153,11 +153,18 @@ def make_blob(rng: np.random.Generator) -> Blob:
     lengths -= lengths.mean()
     directions = rng.standard_normal((4, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    raw = Blob(axes @ np.diag(lengths) @ axes.T, directions, rng.uniform(-0.15, 0.25, 4), 1.0, 1.0, 0.0)
+    raw = Blob(
+        axes @ np.diag(lengths) @ axes.T, directions, rng.uniform(-0.15, 0.25, 4), 1.0, 1.0, 0.0
+    )
     radius = raw.radius(_sphere())
     scale = float((radius**3).mean() * 4.0 * np.pi / 3.0) ** (-1.0 / 3.0)
     # The margins cover directions between those of the lattice.
-    return replace(raw, scale=scale, reach=1.01 * scale * float(radius.max()), core=0.98 * scale * float(radius.min()))
+    return replace(
+        raw,
+        scale=scale,
+        reach=1.01 * scale * float(radius.max()),
+        core=0.98 * scale * float(radius.min()),
+    )
 
 
 @dataclass(frozen=True)

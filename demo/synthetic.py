@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import FileDataset
 
+from demo.acquisition import Acquisition
 from demo.dicom_series import SeriesHeader, StudyHeader, classic_series, save
 from demo.distractors import distractor_series, old_ct, screenshot, write_stray_files
 from demo.enhanced_mr import enhanced_series
+from demo.lesions import DEFAULT_PLAN
 from demo.patient import (
     ROLES,
-    Acquisition,
     ScannedStudy,
     SyntheticPatient,
     make_patient,
@@ -179,12 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.out / "dicom").exists():
         parser.error(f"{options.out / 'dicom'} exists already; remove it or choose another OUT")
-    more = {"plan": ()} if options.no_lesions else {}
     patient = make_patient(
         options.seed,
+        plan=() if options.no_lesions else DEFAULT_PLAN,
         studies=options.studies,
         roles=[r for r in ROLES if r != "t1" or not options.no_t1],
-        **more,
     )
     files = write_patient(
         patient, options.out / "dicom", options.vendor, distractors=not options.no_distractors

@@ -191,13 +191,13 @@ def _voxel_volume(labels: hd.Volume, number: int) -> float:
 
 
 def _save_labels(labels: hd.Volume, path: Path) -> None:
-    image = nib.Nifti1Image(labels.array, _RAS @ np.asarray(labels.affine))
+    image: Any = nib.Nifti1Image(labels.array, _RAS @ np.asarray(labels.affine))  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
 
 
 def _load_labels(path: Path) -> hd.Volume:
-    image = nib.load(path)
+    image: Any = nib.load(path)
     return hd.Volume(
         np.asarray(image.dataobj).astype(np.uint8),
         affine=_RAS @ image.affine,

@@ -219,7 +219,6 @@ GE = Vendor(
             "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"],
             "RepetitionTime": 8.204,
             "EchoTime": 3.22,
-            "InversionTime": 450,
             "FlipAngle": 12,
             "EchoTrainLength": 1,
         },

@@ -116,7 +116,7 @@ def volume_from_nifti(path: Path) -> hd.Volume:
         that are not finite, or is sheared.
     """
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         values = np.asanyarray(image.dataobj)
     except (ImageFileError, OSError, EOFError, ValueError) as error:
         raise InputError(
@@ -129,7 +129,8 @@ def volume_from_nifti(path: Path) -> hd.Volume:
             "The image has neither an sform nor a qform, so its position is unknown.",
             "Convert the original DICOM files again.",
         )
-    values = values.reshape(values.shape[:3]) if values.size == np.prod(values.shape[:3]) else values
+    if values.ndim > 3 and values.size == np.prod(values.shape[:3]):
+        values = values.reshape(values.shape[:3])
     if values.ndim != 3:
         raise InputError(
             path.name,
@@ -142,12 +143,13 @@ def volume_from_nifti(path: Path) -> hd.Volume:
             "The image has voxels that are not finite numbers.",
             "Replace them before converting.",
         )
-    affine = _straightened(_RAS_TO_LPS @ np.asarray(image.affine, dtype=float), path.name, values)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    affine = _straightened(_RAS_TO_LPS @ affine, path.name, values.shape)
     return _as_slices(values, affine)
 
 
 def _straightened(
-    affine: npt.NDArray[np.float64], name: str, values: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64], name: str, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float64]:
     """The affine with exactly perpendicular axes, about the image's centre."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -167,7 +169,7 @@ def _straightened(
     left, _, right = np.linalg.svd(direction)
     straight = affine.copy()
     straight[:3, :3] = (left @ right) * spacing
-    middle = (np.asarray(values.shape[:3]) - 1) / 2.0
+    middle = (np.asarray(shape) - 1) / 2.0
     straight[:3, 3] += (affine[:3, :3] - straight[:3, :3]) @ middle
     return straight
 
@@ -214,7 +216,7 @@ def wrap_series(
     study: StudyHeader,
     number: int,
     folder: Path,
-    source: Source = Source(),  # noqa: B008 - a frozen value
+    source: Source = Source(),
 ) -> list[Path]:
     """Write one NIfTI image as one MR series.
 
@@ -272,7 +274,7 @@ def wrap_patient(
     time_points: Sequence[TimePoint],
     patient: WrappedPatient,
     folder: Path,
-    source: Source = Source(),  # noqa: B008 - a frozen value
+    source: Source = Source(),
 ) -> list[Path]:
     """Write one DICOM study per time point.
 
