@@ -180,10 +180,15 @@ class UsableRules(Settings):
     )
     """MR Image, Enhanced MR Image and Legacy Converted Enhanced MR Image Storage."""
     slice_count_min: Annotated[int, Field(ge=1)] = 2
+    """Slices or frames of the stack."""
     coverage_min_mm: Annotated[float, Field(ge=0)] = 0.0
+    """Extent perpendicular to the slices."""
     in_plane_max_mm: Annotated[float, Field(gt=0)] = 10.0
+    """The larger of the two distances between pixels."""
     slice_spacing_max_mm: Annotated[float, Field(gt=0)] = 20.0
+    """Distance between slices."""
     temporal_positions_max: Annotated[int, Field(ge=1)] = 1
+    """Time points of the DICOM series that the stack belongs to."""
 
 
 class ContrastRules(Settings):
@@ -201,7 +206,9 @@ class SeriesSelectorSettings(Settings):
     reference_role: str
     """The role that every time point must have."""
     required_roles: tuple[str, ...]
+    """Without one of these a study cannot be current, and not prior either."""
     optional_roles: tuple[str, ...] = ()
+    """Taken where they are found."""
     current_study_uid: str | None = None
     """Force the current study."""
     prior_study_uid: str | None = None
@@ -211,8 +218,11 @@ class SeriesSelectorSettings(Settings):
     modalities: tuple[str, ...] = ("MR",)
     """A study without a series of one of these is no time point."""
     vocabulary: dict[str, Vocabulary] = Field(min_length=1)
+    """The words that conditions, roles and contrast rules refer to by name."""
     contrast: ContrastRules = ContrastRules()
+    """How contrast agent is recognised."""
     usable: UsableRules = UsableRules()
+    """Geometry that every series needs."""
     refuse: tuple[Refusal, ...] = ()
     """Rules for every role; the first that holds gives the reason."""
     roles: dict[str, RoleRules] = Field(min_length=1)
