@@ -10,7 +10,9 @@ written.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import logging
 import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,14 +20,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from highdicom import ContributingEquipment
-from pydicom import Dataset
+from pydicom import DataElement, Dataset, config
 from pydicom.charset import convert_encodings
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import validate_value
 
 from operators import version
 from operators.dicom_writer.settings import DICOMWriterSettings
@@ -127,6 +131,10 @@ STUDY_KEYWORDS = (
     "ClinicalTrialTimePointDescription",
 )
 """General Study, Patient Study and Clinical Trial Study modules (PS3.3 C.7.2.1 to C.7.2.3)."""
+
+logger = logging.getLogger(__name__)
+
+_CHECKED_VRS = frozenset({"AS", "CS", "DA", "DS", "DT", "IS", "TM"})
 
 REQUIRED_OR_EMPTY = (
     "PatientName",
@@ -260,18 +268,46 @@ def patient_and_study(headers: Sequence[Dataset]) -> Dataset:
     if source.get("SpecificCharacterSet"):
         copied.SpecificCharacterSet = source.SpecificCharacterSet
     for keyword in (*PATIENT_KEYWORDS, *STUDY_KEYWORDS):
-        try:
-            element = source[keyword]
-        except (KeyError, ValueError):
-            # pydicom raises ValueError for a value that DICOM forbids, as a weight of "66 kg".
+        if keyword not in source:
             continue
-        copied.add(element)
-    if str(copied.get("PatientSex") or "") not in {"", "M", "F", "O"}:
-        del copied.PatientSex
+        element = legal_copy(source, keyword)
+        if element is None:
+            logger.warning("%s of the FLAIR is not legal DICOM and is left out", keyword)
+        else:
+            copied.add(element)
     for keyword in REQUIRED_OR_EMPTY:
         if keyword not in copied:
             setattr(copied, keyword, "")
     return copied
+
+
+def legal_copy(source: Dataset, keyword: str) -> DataElement | None:
+    """A copy of an attribute, or None if its value is one that DICOM forbids.
+
+    Numbers, dates, ages and codes are checked, as scanners are known to send a weight of ``66 kg``;
+    names and free text are taken as they are.
+    """
+    try:
+        element = source[keyword]
+        if element.VR in _CHECKED_VRS:
+            values = element.value if isinstance(element.value, MultiValue) else [element.value]
+            for value in values:
+                if value not in (None, ""):
+                    text = getattr(value, "original_string", None) or str(value)
+                    validate_value(element.VR, text, config.RAISE)
+    except ValueError:
+        return None
+    if keyword == "PatientSex" and str(element.value or "") not in {"", "M", "F", "O"}:
+        return None
+    return copy.deepcopy(element)
+
+
+def replace_value(dataset: Dataset, keyword: str, value: Any) -> None:
+    """Set an attribute in a new element; plain assignment would change the element in place, also
+    for the dataset from which it was taken over."""
+    if keyword in dataset:
+        del dataset[keyword]
+    setattr(dataset, keyword, value)
 
 
 def apply_common(
@@ -289,7 +325,7 @@ def apply_common(
     ``SOPClassUID`` are the caller's.
     """
     for element in context.patient_and_study:
-        dataset.add(element)
+        dataset.add(copy.copy(element))
     if "SpecificCharacterSet" in dataset and (
         "SpecificCharacterSet" not in context.patient_and_study
     ):
@@ -359,7 +395,7 @@ def contributing_equipment(context: OutputContext) -> list[Dataset]:
         scanner.Manufacturer = manufacturer[:64]
         for keyword in ("ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"):
             if source.get(keyword):
-                scanner.add(source[keyword])
+                scanner.add(copy.deepcopy(source[keyword]))
         scanner.PurposeOfReferenceCodeSequence = [_code(codes.DCM.AcquisitionEquipment)]
         items.append(scanner)
     items.append(

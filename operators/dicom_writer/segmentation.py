@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from operators import version
 from operators.dicom_writer import codes
 from operators.dicom_writer.colours import CHANGE_COLOURS
-from operators.dicom_writer.common import OutputContext, apply_common
+from operators.dicom_writer.common import OutputContext, apply_common, replace_value
 from operators.messages import Lesion, SelectedSeries
 
 CONTENT_LABEL = "MS_LESIONS"
@@ -181,9 +181,9 @@ def reference_headers(context: OutputContext) -> tuple[list[Dataset], tuple[int,
         copied = Dataset()
         copied.update(header)
         copied.update(context.patient_and_study)
-        copied.FrameOfReferenceUID = context.frame_of_reference_uid
+        replace_value(copied, "FrameOfReferenceUID", context.frame_of_reference_uid)
         if not copied.get("PositionReferenceIndicator"):
-            copied.PositionReferenceIndicator = ""
+            replace_value(copied, "PositionReferenceIndicator", "")
         return copied
 
     if len(flair.headers) == 1 and "PerFrameFunctionalGroupsSequence" in flair.headers[0]:
@@ -196,17 +196,18 @@ def reference_headers(context: OutputContext) -> tuple[list[Dataset], tuple[int,
     for index, header in enumerate(flair.headers):
         _check_plane(header.ImagePositionPatient, volume, index)
         copied = prepare(header)
-        copied.ImageOrientationPatient = orientation
-        copied.PixelSpacing = flair.headers[0].PixelSpacing
-        copied.SpacingBetweenSlices = _spacing(volume)
-        if not copied.get("SliceThickness"):
-            copied.SliceThickness = copied.SpacingBetweenSlices
+        replace_value(copied, "ImageOrientationPatient", orientation)
+        replace_value(copied, "PixelSpacing", flair.headers[0].PixelSpacing)
+        _state_spacing(copied, volume)
         copies.append(copied)
     return copies, None
 
 
-def _spacing(volume: hd.Volume) -> str:
-    return f"{volume.spacing[0]:.10f}"[:14].rstrip("0").rstrip(".")
+def _state_spacing(dataset: Dataset, volume: hd.Volume) -> None:
+    spacing = f"{volume.spacing[0]:.10f}"[:14].rstrip("0").rstrip(".")
+    replace_value(dataset, "SpacingBetweenSlices", spacing)
+    if not dataset.get("SliceThickness"):
+        replace_value(dataset, "SliceThickness", spacing)
 
 
 def _check_plane(position: Sequence[float], volume: hd.Volume, index: int) -> None:
@@ -257,13 +258,11 @@ def _multiframe_reference(
     )
     measures = Dataset()
     measures.update(_group(header, first, "PixelMeasuresSequence"))
-    measures.SpacingBetweenSlices = _spacing(volume)
-    if not measures.get("SliceThickness"):
-        measures.SliceThickness = measures.SpacingBetweenSlices
+    _state_spacing(measures, volume)
     shared.PixelMeasuresSequence = DicomSequence([measures])
-    header.SharedFunctionalGroupsSequence = DicomSequence([shared])
-    header.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
-    header.NumberOfFrames = len(frames)
+    replace_value(header, "SharedFunctionalGroupsSequence", DicomSequence([shared]))
+    replace_value(header, "PerFrameFunctionalGroupsSequence", DicomSequence(frames))
+    replace_value(header, "NumberOfFrames", len(frames))
     return [header], ordered
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,8 +176,7 @@ def test_headers_that_vary_within_the_series_do_not_stop_the_writer(tmp_path: Pa
     headers = []
     flair = follow_up.probabilities.aligned.selected.current.series["flair"]
     for index, header in enumerate(flair.headers):
-        changed = Dataset()
-        changed.update(header)
+        changed = deepcopy(header)
         orientation = [float(value) for value in header.ImageOrientationPatient]
         orientation[0] += 1e-6 * (index % 3)
         changed.ImageOrientationPatient = [f"{value:.8f}" for value in orientation]
@@ -194,7 +194,14 @@ def test_headers_that_vary_within_the_series_do_not_stop_the_writer(tmp_path: Pa
     np.testing.assert_array_equal(
         read.match_geometry(follow_up.labels, tol=1e-3).array, follow_up.labels.array
     )
-    assert "AccessionNumber" not in headers[0]
+
+
+def test_the_source_headers_are_not_changed(follow_up: FollowUp) -> None:
+    flair = follow_up.probabilities.aligned.selected.current.series["flair"]
+    flair.headers[0].SpacingBetweenSlices = "0.4"
+    before = deepcopy(flair.headers)
+    build_segmentation(OutputContext(follow_up))
+    assert flair.headers == before
 
 
 def test_orientation_given_with_every_frame_is_understood(tmp_path: Path) -> None:
