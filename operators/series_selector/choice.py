@@ -65,13 +65,18 @@ def choose(
             tuple((candidate, "cannot be told apart from another series") for candidate in ranked),
         )
     lost = []
-    preferred = []
+    preferred: dict[str, list[str]] = {}
     for candidate in others:
         key = keys[id(candidate)]
         criterion = next(c for c, a, b in zip(order, best, key, strict=True) if a != b)
         lost.append((candidate, f"{first.series.label} is preferred: {criterion.name}"))
-        preferred.append(f"preferred to {candidate.series.label}: {criterion.name}")
-    reason = "; ".join([first.classification.reason, *preferred])
+        preferred.setdefault(criterion.name, []).append(candidate.series.label)
+    reason = "; ".join(
+        [
+            first.classification.reason,
+            *(f"preferred to {', '.join(labels)}: {name}" for name, labels in preferred.items()),
+        ]
+    )
     return Choice(first, reason, tuple(lost))
 
 

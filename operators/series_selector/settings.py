@@ -215,6 +215,8 @@ class SeriesSelectorSettings(Settings):
     """Force the prior study."""
     use_prior: bool = True
     """False ignores every earlier study."""
+    future_tolerance_days: Annotated[int, Field(ge=0)] = 1
+    """Days by which a study date may lie ahead of this computer's date (time zones)."""
     modalities: tuple[str, ...] = ("MR",)
     """A study without a series of one of these is no time point."""
     vocabulary: dict[str, Vocabulary] = Field(min_length=1)

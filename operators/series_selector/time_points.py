@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 from operators.errors import InputError
 from operators.messages import QualityNote, Study
@@ -42,7 +42,7 @@ def find_time_points(
     settings
         The selection rules.
     today
-        Studies dated after this day are refused.
+        Studies dated after this day (and the tolerance for time zones) are refused.
 
     Raises
     ------
@@ -105,8 +105,9 @@ def _check_forced(studies: Sequence[Study], settings: SeriesSelectorSettings) ->
 
 
 def _check_dates(studies: Sequence[Study], settings: SeriesSelectorSettings, today: date) -> None:
+    latest = today + timedelta(days=settings.future_tolerance_days)
     for study in studies:
-        if study.acquired is not None and study.acquired > today:
+        if study.acquired is not None and study.acquired > latest:
             raise InputError(
                 _label(study),
                 "Its study date lies in the future.",
@@ -171,7 +172,7 @@ def _find_current(
         older = len(dated) - len(of_day)
         raise InputError(
             _label(of_day[0]),
-            f"The newest study has no usable {role} series."
+            f"This newest study has {_lacking(assessments[0], (role,))}."
             + (f" {_count(older).capitalize()} before it cannot take its place." if older else ""),
             "Send the complete study, or correct the rules in the section series_selector of"
             " app.yaml." + _found(assessments),
@@ -208,7 +209,7 @@ def _require_roles(assessment: StudyAssessment, settings: SeriesSelectorSettings
     if lacking:
         raise InputError(
             _label(assessment.study),
-            f"It has no usable {' and no usable '.join(lacking)} series.",
+            f"It has {_lacking(assessment, lacking)}.",
             "Send the complete study, or correct the rules in the section series_selector of"
             " app.yaml." + _found([assessment]),
         )
@@ -272,14 +273,18 @@ def _why_not_prior(assessment: StudyAssessment, settings: SeriesSelectorSettings
         if role in assessment.ambiguous:
             return f"the choice of its {role} series is ambiguous ({assessment.ambiguous[role]})"
     lacking = assessment.lacks(settings.required_roles)
-    if not lacking:
-        return None
-    reasons = [
-        f"{rejected.series.label} was refused ({rejected.reason})"
+    return f"it has {_lacking(assessment, lacking)}" if lacking else None
+
+
+def _lacking(assessment: StudyAssessment, roles: Sequence[str]) -> str:
+    """As "no usable flair series (series 4 was refused for missing_slices: ...)"."""
+    refused = [
+        f"{rejected.series.label} was refused for {rejected.reason}"
         for rejected in assessment.rejected
-        if rejected.role in lacking
+        if rejected.role in roles
     ]
-    return "; ".join([f"it has no usable {' and no usable '.join(lacking)} series", *reasons])
+    text = f"no usable {' and no usable '.join(roles)} series"
+    return f"{text} ({'; '.join(refused)})" if refused else text
 
 
 def _forced_prior(

@@ -99,6 +99,10 @@ def test_without_t1_the_run_goes_on(rules: SeriesSelectorSettings) -> None:
     assert list(selected.current.series) == ["flair", "t2"]
 
 
+def test_a_date_one_day_ahead_may_be_a_time_zone(rules: SeriesSelectorSettings) -> None:
+    assert run(rules, make_study("1.1", *COMPLETE, day=date(2025, 1, 2))).prior is None
+
+
 def test_one_undated_study_is_fine(rules: SeriesSelectorSettings) -> None:
     selected = run(rules, make_study("1.1", *COMPLETE, day=None, time=None))
     assert selected.current.interval_days is None
@@ -191,6 +195,7 @@ def test_forced_studies_may_be_undated(rules: SeriesSelectorSettings) -> None:
     assert selected.prior.interval_days is None
 
 
+GAP = make_series(FLAIR_2D, problems=(SeriesProblem("missing_slices", "slice 7 is missing", True),))
 POST_T1 = replace(T1_3D, series_description="t1_mprage_sag_KM")
 TWIN = make_series(FLAIR_2D, stack="b", series_uid="1.1.4")
 
@@ -205,7 +210,7 @@ TWIN = make_series(FLAIR_2D, stack="b", series_uid="1.1.4")
         (
             [make_study("1.1", FLAIR_2D, T2_2D, POST_T1)],
             {"required_roles": ("flair", "t2", "t1"), "optional_roles": ()},
-            "no usable t1 series",
+            "no usable t1 series (series 7 was refused for contrast_agent: it was acquired after",
         ),
         (
             [make_study("1.1", series=(make_series(FLAIR_2D), TWIN, make_series(T2_2D)))],
@@ -217,7 +222,7 @@ TWIN = make_series(FLAIR_2D, stack="b", series_uid="1.1.4")
             {},
             "studies of 2 patients",
         ),
-        ([make_study("1.1", *COMPLETE, day=date(2025, 1, 2))], {}, "in the future"),
+        ([make_study("1.1", *COMPLETE, day=date(2025, 1, 3))], {}, "in the future"),
         (
             [make_study("1.1", *COMPLETE, day=None), make_study("1.2", *COMPLETE)],
             {},
@@ -227,6 +232,11 @@ TWIN = make_series(FLAIR_2D, stack="b", series_uid="1.1.4")
             [make_study("1.1", *COMPLETE, day=OLD), make_study("1.2", T1_3D, day=NEW)],
             {},
             "newest study has no usable flair series. One study before it cannot take its place",
+        ),
+        (
+            [make_study("1.1", series=(GAP, make_series(T2_2D)))],
+            {},
+            "no usable flair series (series 4 was refused for missing_slices: slice 7 is missing)",
         ),
         (
             [make_study("1.1", *COMPLETE), make_study("1.2", *COMPLETE)],
