@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import sys
 from pathlib import Path
 
 import torch
 
+from operators.errors import ConfigurationError
+
 
 def _train(arguments: argparse.Namespace) -> None:
-    from model_tools.train.trainer import Recipe, train_trunk
+    from model_tools.train.trainer import Recipe, train_forks, train_trunk
 
     torch.set_num_threads(arguments.threads)
-    train_trunk(
-        arguments.data,
-        arguments.work,
-        Recipe(seed=arguments.seed),
-        arguments.minutes,
-        arguments.steps,
+    recipe = Recipe(seed=arguments.seed)
+    minutes, steps, fork_steps = arguments.minutes, arguments.steps, arguments.fork_steps
+    if arguments.smoke:
+        recipe = Recipe.smoke(arguments.seed)
+        steps, fork_steps = steps or 6, 3
+    if arguments.stage in ("all", "trunk"):
+        finished = train_trunk(arguments.data, arguments.work, recipe, minutes, steps)
+        if not finished:
+            print("Stopped; the same command goes on from here.")
+            return
+    if arguments.stage in ("all", "forks"):
+        folder = train_forks(arguments.data, arguments.work, arguments.folds, fork_steps)
+        print(folder if folder else "Stopped; the same command with --stage forks goes on.")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from model_tools.export import export_package
+
+    difference = export_package(
+        arguments.source,
+        arguments.output,
+        drop=arguments.drop_channel,
+        card=arguments.card.read_text(encoding="utf-8"),
+        version=arguments.version,
+        threshold=arguments.threshold,
+        patch=arguments.patch,
+        tile_step=arguments.tile_step,
     )
+    print(json.dumps(difference))
 
 
 def main() -> None:
@@ -29,14 +55,32 @@ def main() -> None:
     train = commands.add_parser("train", help="train the ensemble from open data")
     train.add_argument("--data", type=Path, required=True, help="the open_ms folder")
     train.add_argument("--work", type=Path, required=True, help="folder for everything written")
-    train.add_argument("--minutes", type=float, help="wall-clock limit of this call")
+    train.add_argument("--minutes", type=float, help="wall-clock limit of the trunk in this call")
     train.add_argument("--steps", type=int, help="total steps of the trunk")
+    train.add_argument("--folds", type=int, default=5)
+    train.add_argument("--fork-steps", type=int, default=200, help="steps of each member")
+    train.add_argument("--stage", choices=("all", "trunk", "forks"), default="all")
     train.add_argument("--seed", type=int, default=2026)
     train.add_argument("--threads", type=int, default=2)
+    train.add_argument("--smoke", action="store_true", help="a tiny network for a few steps")
     train.set_defaults(run=_train)
+    export = commands.add_parser("export", help="make a model package of a result folder")
+    export.add_argument("source", type=Path, help="folder with plans.json and fold_0, fold_1, …")
+    export.add_argument("-o", "--output", type=Path, required=True, help="package folder")
+    export.add_argument("--drop-channel", help="remove an input channel, as t1")
+    export.add_argument("--card", type=Path, required=True, help="text of MODEL_CARD.md")
+    export.add_argument("--version", default="0.1.0")
+    export.add_argument("--threshold", type=float, default=0.5)
+    export.add_argument("--patch", type=int, help="tile edge at inference; default as trained")
+    export.add_argument("--tile-step", type=float, default=0.5)
+    export.set_defaults(run=_export)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    arguments.run(arguments)
+    try:
+        arguments.run(arguments)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from operators.errors import ConfigurationError
 from operators.lesion_segmentation.model_package import (
     CARD_FILE,
     NETWORK_FILE,
-    SCHEMA_VERSION,
     Channel,
     ModelDescription,
     file_sha256,
@@ -34,7 +33,7 @@ LARGE = 256
 """Initialisers with at least so many values are stored as fp16; biases and norms stay fp32."""
 
 
-class Ensemble(nn.Module):
+class Ensemble(nn.Module):  # type: ignore[misc]
     """The mean of several networks' logits."""
 
     def __init__(self, members: list[nn.Module]) -> None:
@@ -290,7 +289,7 @@ def export_package(
         raise RuntimeError(f"the ONNX file differs from torch: {difference}")
     (target / CARD_FILE).write_text(card, encoding="utf-8")
     description = ModelDescription(
-        schema_version=SCHEMA_VERSION,
+        schema_version="1.0",
         name=target.name,
         version=version,
         body_site="brain",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -29,9 +30,11 @@ class Atlas:
     brain: NDArray[np.float32]
     ventricles: NDArray[np.float32]
     regions: NDArray[np.uint8]
+    centre: tuple[float, float, float] = (80.0, 122.0, 98.0)
+    """Centre of the brain in voxels."""
 
 
-def _lps(image: nibabel.Nifti1Image) -> NDArray[np.float32]:
+def _lps(image: Any) -> NDArray[np.float32]:
     """An axis-aligned 1 mm MNI image placed on the atlas grid."""
     data = np.asarray(image.dataobj, dtype=np.float32)
     affine = image.affine

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -49,6 +49,8 @@ class Background:
         4 x 4, voxel index (z, y, x) to atlas index (z, y, x).
     slices
         Per channel (step, thickness) of the original slices in mm, along z.
+    lesions
+        The patient's own lesions where a reference mask exists, else None.
     """
 
     images: NDArray[np.float32]
@@ -58,10 +60,11 @@ class Background:
     fluid: NDArray[np.float32]
     to_atlas: Matrix
     slices: NDArray[np.float32]
+    lesions: NDArray[np.float32] | None = None
 
     def save(self, path: Path) -> None:
         """Write everything to one .npz."""
-        np.savez(path, **vars(self))
+        np.savez(path, **{name: v for name, v in vars(self).items() if v is not None})
 
     @classmethod
     def load(cls, path: Path) -> Background:
@@ -125,7 +128,7 @@ def _local_mean(
     weight = ndimage.gaussian_filter(where.astype(np.float32), sigma)
     total = ndimage.gaussian_filter(np.where(where, values, 0).astype(np.float32), sigma)
     overall = float(np.median(values[where]))
-    return ((total + 1e-3 * overall) / (weight + 1e-3)).astype(np.float32)
+    return np.asarray((total + 1e-3 * overall) / (weight + 1e-3), dtype=np.float32)
 
 
 def suspicious(
@@ -182,13 +185,14 @@ def prepare(data: Path, name: str, atlas: Atlas) -> Background:
     to_atlas = _register_atlas(anatomy, mask, atlas)
 
     def warp(array: NDArray[np.float32]) -> NDArray[np.float32]:
-        return ndimage.affine_transform(
+        moved = ndimage.affine_transform(
             array, to_atlas[:3, :3], to_atlas[:3, 3], output_shape=brain.shape, order=1
         )
+        return np.asarray(moved, dtype=np.float32)
 
     white, grey = warp(atlas.white), warp(atlas.grey)
     pure = (white > 0.85) & ndimage.binary_erosion(brain, iterations=3)
-    flat = images[0] / _local_mean(images[0], pure, 20.0)
+    flat = np.asarray(images[0] / _local_mean(images[0], pure, 20.0), dtype=np.float32)
     ignore = suspicious(flat, white, grey, brain)
     for _ in range(2):
         normal = pure & ~ignore & (flat > 0.7) & (flat < 1.25)
@@ -196,7 +200,7 @@ def prepare(data: Path, name: str, atlas: Atlas) -> Background:
             _local_mean(image, normal, 14.0) if image.any() else np.zeros_like(image)
             for image in images
         ]
-        flat = images[0] / np.maximum(local[0], 1e-3)
+        flat = np.asarray(images[0] / np.maximum(local[0], 1e-3), dtype=np.float32)
         ignore = suspicious(flat, white, grey, brain)
     fluid = np.clip((0.75 - flat) / 0.4, 0, 1) * brain
     return Background(
@@ -210,11 +214,46 @@ def prepare(data: Path, name: str, atlas: Atlas) -> Background:
     )
 
 
-def load_backgrounds(data: Path, cache: Path, atlas: Atlas) -> dict[str, Background]:
-    """All studies, prepared on first use and read from ``cache`` afterwards."""
+def describe_case(
+    atlas: Atlas,
+    images: NDArray[np.float32],
+    lesions: NDArray[np.float32],
+    brain: NDArray[np.float32],
+) -> Background:
+    """A case with a reference mask on the atlas grid, as a background that keeps its lesions.
+
+    Parameters
+    ----------
+    images
+        (3, z, y, x) FLAIR, T2, T1; negative values (winsorised data) are set to 0.
+    lesions, brain
+        (z, y, x) masks.
+    """
+    images = np.maximum(images, 0).astype(np.float32)
+    inner = ndimage.binary_erosion(brain > 0, iterations=3)
+    pure = (atlas.white > 0.85) & inner & (ndimage.binary_dilation(lesions > 0, iterations=3) == 0)
+    local = np.stack([_local_mean(image, pure, 14.0) for image in images])
+    flat = images[0] / np.maximum(local[0], 1e-3)
+    fluid = np.clip((0.75 - flat) / 0.4, 0, 1) * brain
+    return Background(
+        images,
+        local.astype(np.float32),
+        brain.astype(np.float32),
+        np.zeros_like(brain, dtype=np.float32),
+        fluid.astype(np.float32),
+        np.eye(4),
+        np.ones((3, 2), np.float32),
+        lesions.astype(np.float32),
+    )
+
+
+def load_backgrounds(
+    data: Path, cache: Path, atlas: Atlas, names: tuple[str, ...] = tuple(STUDIES)
+) -> dict[str, Background]:
+    """Studies prepared on first use (20 s each) and read from ``cache`` afterwards."""
     cache.mkdir(parents=True, exist_ok=True)
     result = {}
-    for name in STUDIES:
+    for name in names:
         path = cache / f"{name}.npz"
         if not path.exists():
             prepare(data, name, atlas).save(path)

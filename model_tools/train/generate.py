@@ -30,6 +30,8 @@ from model_tools.train.resample import (
 IGNORE = 255
 SYNTHETIC_SHARE = 0.42
 Shape = tuple[int, int, int]
+FULL_SHAPE: Shape = (165, 200, 165)
+"""Field of view of synthetic scans in mm: every adult brain with its augmentation fits."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Sample:
     def save(self, folder: Path, stem: str) -> None:
         """Write image, label and points; the image can be memory-mapped."""
         np.save(folder / f"{stem}.label.npy", self.label)
-        np.savez(folder / f"{stem}.points.npz", kind=self.kind, name=self.name, **self.points)
+        np.savez(folder / f"{stem}.points.npz", **self.points, kind=self.kind, name=self.name)  # type: ignore[arg-type]
         partial = folder / f"{stem}.partial.npy"
         np.save(partial, self.image)
         partial.rename(folder / f"{stem}.image.npy")
@@ -168,7 +170,7 @@ def finish(
         spread = float(x[inside].std()) or 1.0
         x = (x - float(x[inside].mean())) / spread
         image[channel] = torch.where(inside, x, torch.zeros(()))
-    return image.numpy().astype(np.float16)
+    return np.asarray(image.numpy(), dtype=np.float16)
 
 
 def crop(mask: torch.Tensor, margin: int = 4, least: int = 64) -> tuple[slice, slice, slice]:
@@ -203,14 +205,19 @@ def transplanted(
     name: str = "",
     augment: bool = True,
     load_ml: float | None = None,
+    own_only: bool = False,
 ) -> Sample:
-    """Real lesions in a real scan: shapes of other patients, contrast of real lesions."""
+    """Real lesions in a real scan: shapes of other patients, contrast of real lesions.
+
+    Where the background has a reference mask its own lesions stay and are labelled; with
+    ``own_only`` no others are added.
+    """
     shape: Shape = background.brain.shape  # type: ignore[assignment]
     images = torch.from_numpy(background.images.copy())
     white = torch.from_numpy(background.white_local)
     brain = torch.from_numpy(background.brain)
     fluid = torch.from_numpy(background.fluid)
-    present = background.images.any((1, 2, 3))
+    present = np.array([bool(image.any()) for image in background.images])
     regions = sample(
         torch.from_numpy(sources.atlas.regions)[None].float(),
         background.to_atlas,
@@ -222,6 +229,10 @@ def transplanted(
         sources, background.to_atlas, shape, regions, rng, blobs_only=0.25, load_ml=load_ml
     )
     occupancy = occupancy * (1 - fluid) * brain
+    if background.lesions is not None:
+        own = torch.from_numpy(background.lesions)
+        near = gaussian(own[None], 2.0)[0] > 0.02
+        occupancy = torch.zeros_like(occupancy) if own_only else occupancy * ~near
     severity = severity_map(occupancy, rng)
     table = contrasts(rng)
     soft = gaussian(occupancy[None], float(rng.uniform(0.0, 0.8)))[0]
@@ -239,6 +250,8 @@ def transplanted(
             operator = slice_matrix(shape[0], 0.5 * step - 0.5, step, thickness)
             change = along(change[None], operator, 0)[0]
         images[channel] += change
+    if background.lesions is not None:
+        occupancy = torch.maximum(occupancy, torch.from_numpy(background.lesions))
     label = (occupancy >= 0.5).float()
     ignore = torch.from_numpy(background.ignore) * (1 - label)
     mask = jitter_mask(brain, rng) if augment else brain
@@ -277,15 +290,21 @@ def transplanted(
     return Sample(result, array, points, "transplanted", name)
 
 
-def synthetic(sources: Sources, rng: np.random.Generator, name: str = "") -> Sample:
-    """A scan painted from the ICBM tissue maps with random contrasts and acquisition."""
+def synthetic(
+    sources: Sources, rng: np.random.Generator, name: str = "", shape: Shape = FULL_SHAPE
+) -> Sample:
+    """A scan painted from the ICBM tissue maps with random contrasts and acquisition.
+
+    Parameters
+    ----------
+    shape
+        Field of view in voxels (z, y, x) of 1 mm, centred on the brain.
+    """
     atlas = sources.atlas
-    shape: Shape = (165, 200, 165)
     matrix = rotation(rng.normal(0, 0.12, 3)) @ np.diag([*np.exp(rng.normal(0.02, 0.07, 3)), 1])
     if rng.random() < 0.5:
         matrix = matrix @ np.diag([1, 1, -1, 1])
-    # The atlas brain lies around (80, 120, 98) of its grid; both grids have 1 mm voxels.
-    centre = np.array([80.0, 122.0, 98.0]) - (np.array(atlas.brain.shape) - 1) / 2
+    centre = np.array(atlas.centre) - (np.array(atlas.brain.shape) - 1) / 2
     to_atlas = about_centre(matrix, shape, atlas.brain.shape, centre + rng.normal(0, 2, 3))
     move = noise_field(rng, shape, float(rng.uniform(18, 40)), 3) * float(rng.uniform(0.3, 2.5))
     maps = sample(
@@ -384,13 +403,19 @@ def synthetic(sources: Sources, rng: np.random.Generator, name: str = "") -> Sam
     return Sample(result, array, strata_points(array, mask.numpy() > 0.5, rng), "synthetic", name)
 
 
-def make_volume(sources: Sources, seed: int, index: int, exclude: tuple[str, ...] = ()) -> Sample:
+def make_volume(
+    sources: Sources,
+    seed: int,
+    index: int,
+    exclude: tuple[str, ...] = (),
+    shape: Shape = FULL_SHAPE,
+) -> Sample:
     """The ``index``-th volume of a seed: the same arrays on every call."""
     rng = np.random.default_rng([seed, index])
-    if rng.random() < SYNTHETIC_SHARE:
-        return synthetic(sources, rng, f"synthetic-{index}")
-    # Complete studies count more than those with one or two sequences.
     names = [n for n in sorted(sources.backgrounds) if n not in exclude]
+    if rng.random() < SYNTHETIC_SHARE or not names:
+        return synthetic(sources, rng, f"synthetic-{index}", shape)
+    # Complete studies count more than those with one or two sequences.
     weights = np.array(
         [sources.backgrounds[n].images.any((1, 2, 3)).sum() ** 1.5 for n in names], float
     )

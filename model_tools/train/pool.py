@@ -33,8 +33,8 @@ class Schedule:
         Only the newest so many are used; older ones may be deleted.
     """
 
-    first: int = 12
-    steps_per_volume: int = 20
+    first: int = 30
+    steps_per_volume: int = 40
     window: int = 160
 
     def span(self, step: int) -> tuple[int, int]:
@@ -54,9 +54,16 @@ def run_generator(
     schedule: Schedule,
     current_step: Callable[[], int],
     parent: int,
-    ahead: int = 24,
+    ahead: int = 8,
+    idle: Callable[[], bool] | None = None,
 ) -> None:
-    """Fill the pool until the parent process ends; never more than ``ahead`` volumes early."""
+    """Fill the pool until the parent process ends; never more than ``ahead`` volumes early.
+
+    Parameters
+    ----------
+    idle
+        Called when the pool is ahead; returns whether it found something to do.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     index = 0
     while os.getppid() == parent:
@@ -68,7 +75,8 @@ def run_generator(
                 for suffix in ("image.npy", "label.npy", "points.npz"):
                     (folder / f"{old.name[:6]}.{suffix}").unlink(missing_ok=True)
         if index >= stop + ahead:
-            time.sleep(2)
+            if idle is None or not idle():
+                time.sleep(2)
             continue
         if not (folder / f"{stem(index)}.image.npy").exists():
             make(index).save(folder, stem(index))
@@ -127,7 +135,7 @@ def choose_centre(
     else:
         kind = "volume"
     pool = points[kind]
-    return pool[rng.integers(len(pool))].astype(np.int64)
+    return np.asarray(pool[rng.integers(len(pool))], dtype=np.int64)
 
 
 def cut(
@@ -184,6 +192,8 @@ def batch(
     count: int = 2,
     extra: tuple[Volume, ...] = (),
     extra_share: float = 0.0,
+    window: tuple[int, int] | None = None,
+    fold: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The patches of one step, a function of the seed and the step alone.
 
@@ -191,6 +201,10 @@ def batch(
     ----------
     extra, extra_share
         Volumes outside the pool (a real case) and the probability that a patch comes from them.
+    window
+        First and one past the last volume in use, instead of the schedule's.
+    fold
+        Leave out every fifth volume of the pool, starting with this one.
 
     Returns
     -------
@@ -198,14 +212,15 @@ def batch(
         (count, 3, n, n, n) float32 and (count, n, n, n) uint8.
     """
     images, labels = [], []
-    low, stop = schedule.span(step)
+    low, stop = schedule.span(step) if window is None else window
     pool.forget(low)
+    usable = [i for i in range(low, stop) if fold is None or i % 5 != fold]
     for item in range(count):
         rng = np.random.default_rng([seed, step, item])
         if extra and rng.random() < extra_share:
             volume = extra[rng.integers(len(extra))]
         else:
-            volume = pool.volume(int(rng.integers(low, stop)))
+            volume = pool.volume(usable[rng.integers(len(usable))])
         image, label = augment(*cut(volume, size, rng), rng)
         images.append(torch.from_numpy(np.ascontiguousarray(image)))
         labels.append(torch.from_numpy(label))

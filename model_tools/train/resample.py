@@ -141,7 +141,8 @@ def slice_matrix(length: int, first: float, step: float, thickness: float) -> ND
         weight = np.clip((index - positions[where]) / span, 0, 1)
         back[index, where] = 1 - weight
         back[index, where + 1] = weight
-    return (back @ acquire).astype(np.float32)
+    result: NDArray[np.float32] = (back @ acquire).astype(np.float32)
+    return result
 
 
 def along(volume: torch.Tensor, operator: NDArray[np.float32], axis: int) -> torch.Tensor:

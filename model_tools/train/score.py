@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 
 import cc3d
 import numpy as np
@@ -67,7 +67,7 @@ def predict_volume(
     margin = (total / weight)[: shape[0], : shape[1], : shape[2]]
     result = torch.zeros(inside.shape)
     result[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = torch.sigmoid(margin)
-    return torch.where(inside, result, torch.zeros(())).numpy()
+    return np.asarray(torch.where(inside, result, torch.zeros(())), dtype=np.float32)
 
 
 def torch_predictor(network: torch.nn.Module) -> Predict:
@@ -132,7 +132,7 @@ def score(
         "false_positives": float((~true).sum()),
     }
     limits = (3, 30, 100, 500, np.inf)
-    for low, high in zip(limits[:-1], limits[1:], strict=True):
+    for low, high in pairwise(limits):
         chosen = (sizes >= low) & (sizes < high)
         name = f"{low}-{'' if np.isinf(high) else high}"
         result[f"count_{name}"] = float(chosen.sum())

@@ -9,7 +9,8 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,11 +20,25 @@ import torch
 from torch import nn
 
 from model_tools.train.atlas import load_atlas, load_case, load_lesion_masks
-from model_tools.train.backgrounds import HELD_OUT, load_backgrounds
-from model_tools.train.generate import Sample, Sources, make_volume, synthetic, transplanted
+from model_tools.train.backgrounds import (
+    HELD_OUT,
+    STUDIES,
+    Background,
+    describe_case,
+    load_backgrounds,
+)
+from model_tools.train.generate import (
+    FULL_SHAPE,
+    Sample,
+    Sources,
+    make_volume,
+    synthetic,
+    transplanted,
+)
 from model_tools.train.lesions import strata_points
 from model_tools.train.network import architecture, build_network, deep_loss
-from model_tools.train.pool import Pool, Schedule, Volume, batch, run_generator
+from model_tools.train.pool import Pool, Schedule, Volume, batch, run_generator, stem
+from model_tools.train.result_folder import dataset, plans, write_fold
 from model_tools.train.score import predict_volume, score, torch_predictor
 
 log = logging.getLogger(__name__)
@@ -38,8 +53,13 @@ class Recipe:
     ----------
     patch, batch_size
         Patch edge in voxels (1 mm) and patches per step.
+    early_patch, early_steps
+        The trunk's first steps use smaller patches, which cost less than half.
     rate, warm_up
         AdamW's learning rate and the steps of its linear start; then constant in the trunk.
+    studies, volume_shape
+        Real backgrounds to use (none: synthetic volumes alone, and no validation), and the field
+        of view of synthetic volumes.
     average
         Decay of the exponential moving average of the weights, which is what is validated and
         exported.
@@ -48,6 +68,8 @@ class Recipe:
     seed: int = 2026
     features: tuple[int, ...] = (16, 32, 64, 128, 128)
     patch: int = 64
+    early_patch: int = 48
+    early_steps: int = 3000
     batch_size: int = 2
     rate: float = 1e-3
     warm_up: int = 100
@@ -55,6 +77,27 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     validate_every: int = 400
     checkpoint_seconds: float = 120.0
+    studies: tuple[str, ...] = tuple(STUDIES)
+    volume_shape: tuple[int, int, int] = FULL_SHAPE
+
+    def patch_at(self, step: int) -> int:
+        """Patch edge of the trunk at a step."""
+        return self.early_patch if step < self.early_steps else self.patch
+
+    @classmethod
+    def smoke(cls, seed: int) -> Recipe:
+        """A tiny network and few volumes: shows that everything fits together, learns nothing."""
+        return cls(
+            seed=seed,
+            features=(4, 8, 8),
+            patch=32,
+            early_patch=32,
+            warm_up=2,
+            schedule=Schedule(first=2, steps_per_volume=100, window=2),
+            validate_every=1000,
+            studies=(),
+            volume_shape=(64, 72, 68),
+        )
 
 
 class Stop:
@@ -111,7 +154,9 @@ class Run:
         state = torch.load(path, weights_only=True)
         values = json.loads(state["recipe"])
         values["schedule"] = Schedule(**values["schedule"])
-        values["features"] = tuple(values["features"])
+        for name in ("features", "studies", "volume_shape"):
+            if name in values:
+                values[name] = tuple(values[name])
         run = cls.new(Recipe(**values))
         run.network.load_state_dict(state["network"])
         run.average.load_state_dict(state["average"])
@@ -193,26 +238,30 @@ def validate(
     return result
 
 
-def open_sources(data: Path, work: Path) -> Sources:
+def open_sources(data: Path, work: Path, studies: tuple[str, ...]) -> Sources:
     """Atlas, lesion masks (without the real case's) and backgrounds."""
     atlas = load_atlas()
     masks = load_lesion_masks(data, without=(REAL_CASE,))
-    return Sources(atlas, masks, load_backgrounds(data, work / "backgrounds", atlas))
+    return Sources(atlas, masks, load_backgrounds(data, work / "backgrounds", atlas, studies))
 
 
 def _generator(data: Path, work: Path, recipe: Recipe, step: Any, parent: int, ready: Any) -> None:
-    os.nice(5)
+    os.nice(14)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    sources = open_sources(data, work)
-    if not ready.is_set():
+    sources = open_sources(data, work, recipe.studies)
+    idle = None
+    if recipe.studies:
         make_validation(data, sources, work / "valid")
+        idle = fork_volume_maker(data, sources, work / "fork_pool")
         ready.set()
 
     def make(index: int) -> Sample:
-        return make_volume(sources, recipe.seed, index, exclude=(HELD_OUT,))
+        return make_volume(
+            sources, recipe.seed, index, exclude=(HELD_OUT,), shape=recipe.volume_shape
+        )
 
-    run_generator(work / "pool", make, recipe.schedule, lambda: int(step.value), parent)
+    run_generator(work / "pool", make, recipe.schedule, lambda: int(step.value), parent, idle=idle)
 
 
 QUICK_VALIDATION = ("real-0", "transplanted-1", "transplanted-3", "synthetic-0", "synthetic-1")
@@ -235,7 +284,7 @@ class Rows:
 
 def train_trunk(
     data: Path, work: Path, recipe: Recipe, minutes: float | None, steps: int | None
-) -> Run:
+) -> bool:
     """Train the common trunk, or go on with it, until time or steps are used up.
 
     Parameters
@@ -246,6 +295,11 @@ def train_trunk(
         Output: trunk.pth, loss.csv, validation.csv, pool/, valid/, backgrounds/.
     minutes, steps
         Wall-clock limit of this call, and total steps of the trunk; None for no limit.
+
+    Returns
+    -------
+    bool
+        False if a signal stopped it before time or steps were used up.
     """
     work.mkdir(parents=True, exist_ok=True)
     stop = Stop()
@@ -281,7 +335,7 @@ def train_trunk(
                 run.recipe.schedule,
                 run.recipe.seed,
                 run.step,
-                run.recipe.patch,
+                run.recipe.patch_at(run.step),
                 run.recipe.batch_size,
             )
             recent.append(run.advance(images, labels, rate))
@@ -314,9 +368,130 @@ def train_trunk(
     finally:
         run.save(path)
         generator.terminate()
+    return not stop.requested
+
+
+FORK_VOLUMES = 30
+
+
+def make_fork_volume(data: Path, sources: Sources, case: Background, index: int) -> Sample:
+    """A volume only the forks 1 to 4 may see: from the real case or the held-out background."""
+    rng = np.random.default_rng([99, index])
+    if index % 3 == 0:
+        return transplanted(sources, sources.backgrounds[HELD_OUT], rng, f"{HELD_OUT}-{index}")
+    return transplanted(
+        sources, case, rng, f"{REAL_CASE}-{index}", augment=index != 1, own_only=index % 3 == 1
+    )
+
+
+def fork_volume_maker(data: Path, sources: Sources, folder: Path) -> Callable[[], bool]:
+    """A function that writes the next missing fork volume, and says whether there was one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    case: list[Background] = []
+
+    def make_next() -> bool:
+        for index in range(FORK_VOLUMES):
+            if not (folder / f"{stem(index)}.image.npy").exists():
+                if not case:
+                    case.append(describe_case(sources.atlas, *load_case(data, REAL_CASE)))
+                make_fork_volume(data, sources, case[0], index).save(folder, stem(index))
+                return True
+        return False
+
+    return make_next
+
+
+def train_fork(
+    work: Path, trunk: Run, fold: int, steps: int, stop: Stop, seen_case: bool
+) -> Run | None:
+    """Fine-tune one member from the trunk while the learning rate falls to 0.
+
+    Parameters
+    ----------
+    seen_case
+        Whether patches of the real case and of the held-out background are used (a third).
+
+    Returns
+    -------
+    Run or None
+        None if a stop was requested before the end; a later call goes on.
+    """
+    path = work / f"fork_{fold}.pth"
+    recipe = replace(trunk.recipe, average=0.985)
+    if path.exists():
+        run = Run.load(path)
+    else:
+        run = Run.new(recipe)
+        run.network.load_state_dict(trunk.average.state_dict())
+        run.average.load_state_dict(trunk.average.state_dict())
+        run.optimiser.load_state_dict(trunk.optimiser.state_dict())
+    pool, extra_pool = Pool(work / "pool"), Pool(work / "fork_pool")
+    window = trunk.recipe.schedule.span(trunk.step)
+    extra: tuple[Volume, ...] = ()
+    if seen_case:
+        extra = tuple(extra_pool.volume(i) for i in range(FORK_VOLUMES) if i % 5 != fold)
+    losses = Rows(work / f"fork_{fold}.csv", ("step", "loss"))
+    saved = time.monotonic()
+    recent: list[float] = []
+    while run.step < steps:
+        if stop.requested:
+            run.save(path)
+            return None
+        images, labels = batch(
+            pool,
+            trunk.recipe.schedule,
+            trunk.recipe.seed + 1000 * (fold + 1),
+            run.step,
+            recipe.patch,
+            recipe.batch_size,
+            extra,
+            0.33 if extra else 0.0,
+            window,
+            fold,
+        )
+        rate = recipe.rate * (1 - run.step / steps)
+        recent.append(run.advance(images, labels, rate))
+        if run.step % 20 == 0:
+            losses.add(run.step, f"{np.mean(recent):.4f}")
+            recent = []
+        if time.monotonic() - saved > recipe.checkpoint_seconds:
+            run.save(path)
+            saved = time.monotonic()
+    run.save(path)
     return run
 
 
-def as_volume(sample: Sample) -> Volume:
-    """A sample in memory as a pool volume."""
-    return Volume(sample.image, sample.label, sample.points)
+def train_forks(data: Path, work: Path, folds: int, steps: int) -> Path | None:
+    """Fine-tune all members and write the nnU-Net result folder.
+
+    Returns
+    -------
+    Path or None
+        The result folder; None if a stop was requested before the end.
+    """
+    stop = Stop()
+    trunk = Run.load(work / "trunk.pth")
+    target = work / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    description = plans(trunk.recipe.features, trunk.recipe.patch, trunk.recipe.batch_size)
+    if folds > 1 and trunk.recipe.studies:
+        make_next: Callable[[], bool] | None = None
+        missing = [
+            i
+            for i in range(FORK_VOLUMES)
+            if not (work / "fork_pool" / f"{stem(i)}.image.npy").exists()
+        ]
+        if missing:
+            make_next = fork_volume_maker(
+                data, open_sources(data, work, trunk.recipe.studies), work / "fork_pool"
+            )
+            while make_next():
+                pass
+    for fold in range(folds):
+        run = train_fork(
+            work, trunk, fold, steps, stop, seen_case=fold > 0 and bool(trunk.recipe.studies)
+        )
+        if run is None:
+            return None
+        write_fold(target, fold, run.average.state_dict(), description, dataset(1))
+        log.info("fold %d of %d is done", fold + 1, folds)
+    return target

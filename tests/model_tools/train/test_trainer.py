@@ -1,0 +1,132 @@
+"""Patches, loss, resuming and the smoke training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model_tools.export import export_package
+from model_tools.train.generate import Sources, make_volume
+from model_tools.train.network import deep_loss
+from model_tools.train.pool import Pool, Schedule, augment, batch, stem
+from model_tools.train.score import predict_volume, score
+from model_tools.train.trainer import Recipe, Run, train_forks, train_trunk
+from operators.lesion_segmentation.model_package import load_model_package
+
+RECIPE = replace(Recipe.smoke(5), features=(4, 8))
+SCHEDULE = Schedule(first=2, steps_per_volume=100, window=2)
+
+
+@pytest.fixture
+def pool(sources: Sources, tmp_path: Path) -> Pool:
+    for index in range(2):
+        make_volume(sources, 11, index, shape=(64, 64, 64)).save(tmp_path, stem(index))
+    return Pool(tmp_path)
+
+
+def test_a_step_has_one_batch(pool: Pool):
+    images, labels = batch(pool, SCHEDULE, 1, 5, 32)
+    again, same = batch(Pool(pool.folder), SCHEDULE, 1, 5, 32)
+    other, _ = batch(pool, SCHEDULE, 1, 6, 32)
+    assert images.shape == (2, 3, 32, 32, 32)
+    assert torch.equal(images, again)
+    assert torch.equal(labels, same)
+    assert not torch.equal(images, other)
+
+
+def test_a_flip_takes_the_label_along():
+    image = np.zeros((3, 8, 8, 8), np.float32)
+    image[:, :, :, :4] = 1.0
+    label = (image[0] > 0).astype(np.uint8)
+    flips = 0
+    for seed in range(12):
+        changed, moved = augment(image, label, np.random.default_rng(seed), drop_t1=0)
+        assert ((changed[0] != 0) == (moved == 1)).all()
+        flips += int(moved[0, 0, 7])
+    assert 0 < flips < 12
+
+
+def test_the_window_of_volumes_slides():
+    schedule = Schedule(first=3, steps_per_volume=10, window=4)
+    assert schedule.span(0) == (0, 3)
+    assert schedule.span(25) == (1, 5)
+
+
+def test_ignored_voxels_do_not_change_the_loss():
+    target = torch.zeros(1, 16, 16, 16, dtype=torch.uint8)
+    target[0, :4, :4, :4] = 1
+    target[0, 8:] = 255
+    logits = torch.randn(1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    changed = logits.clone()
+    changed[:, :, 8:] += 5 * torch.randn(1, 2, 8, 16, 16)
+    assert float(deep_loss([logits], target)) == pytest.approx(float(deep_loss([changed], target)))
+    right = torch.stack(
+        [-8.0 * (2 * (target == 1).float() - 1), 8.0 * (2 * (target == 1).float() - 1)], 1
+    )
+    assert float(deep_loss([right], target)) < 0.05
+
+
+def _losses(run: Run, pool: Pool, stop: int) -> list[float]:
+    result = []
+    while run.step < stop:
+        images, labels = batch(pool, SCHEDULE, RECIPE.seed, run.step, 16)
+        result.append(run.advance(images, labels, RECIPE.rate))
+    return result
+
+
+def test_resuming_equals_going_on(pool: Pool, tmp_path: Path):
+    whole = _losses(Run.new(RECIPE), pool, 6)
+    assert whole == _losses(Run.new(RECIPE), pool, 6)
+    first = Run.new(RECIPE)
+    start = _losses(first, pool, 3)
+    first.save(tmp_path / "run.pth")
+    second = Run.load(tmp_path / "run.pth")
+    assert second.step == 3
+    assert start + _losses(second, pool, 6) == whole
+
+
+def test_score_counts_lesions_and_leaves_out_ignored_voxels():
+    label = np.zeros((30, 30, 30), np.uint8)
+    label[2:6, 2:6, 2:6] = 1
+    label[15:20, 15:20, 15:20] = 1
+    label[25:29, 25:29, 25:29] = 255
+    probability = np.zeros(label.shape, np.float32)
+    probability[2:6, 2:6, 2:6] = 0.9
+    probability[25:29, 25:29, 25:29] = 0.9
+    probability[10:12, 25:28, 2:5] = 0.9
+    result = score(probability, label)
+    assert result["dice"] == pytest.approx(2 * 64 / (64 + 125 + 64 + 18))
+    assert result["recall"] == 0.5
+    assert result["precision"] == 0.5
+    assert result["false_positives"] == 1
+    assert result["recall_30-100"] == 1
+    assert result["recall_100-500"] == 0
+
+
+def test_tiles_give_the_value_of_a_pointwise_network():
+    image = np.random.default_rng(2).normal(size=(3, 33, 41, 37)).astype(np.float16)
+    image[:, :3] = 0
+
+    def predict(tile: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.zeros_like(tile[:, 0]), tile[:, 0]], 1)
+
+    result = predict_volume(predict, image, 16, 0.5)
+    expected = np.where((image != 0).any(0), 1 / (1 + np.exp(-image[0].astype(np.float32))), 0)
+    assert np.allclose(result, expected, atol=1e-4)
+
+
+def test_smoke_training_gives_a_package(open_ms: Path, tmp_path: Path):
+    recipe = Recipe.smoke(3)
+    assert train_trunk(open_ms, tmp_path, recipe, None, 3)
+    folder = train_forks(open_ms, tmp_path, 2, 1)
+    assert folder is not None
+    target = tmp_path / "brain_tiny"
+    export_package(folder, target, card="A smoke training.", version="0.0.1")
+    package = load_model_package(target)
+    assert package.description.folds == 2
+    assert package.roles == ("flair", "t2", "t1")
+    assert len((tmp_path / "fork_1.csv").read_text().splitlines()) >= 1
