@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from operators.dicom_writer.colours import CHANGE_COLOURS
 from operators.dicom_writer.rendering import BY_IMPORTANCE, DASHED
@@ -114,7 +115,6 @@ def lesions_by_diameter(diameters_mm: Sequence[float], size_cm: tuple[float, flo
 
 def _figure(size_cm: tuple[float, float], columns: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(size_cm[0] * _CM, size_cm[1] * _CM), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
 
@@ -131,6 +131,9 @@ def _finish(axes: Axes, title: str) -> None:
 
 
 def _png(figure: Figure) -> bytes:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    # without the transparency that a PDF would store as a second picture
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -236,15 +236,23 @@ def _large(follow_up: FollowUp, shape: tuple[int, int, int], count: int) -> Foll
         position=(-110.0, -120.0, -80.0),
         direction=np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]),
     )
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
     middle = (np.array(shape) - 1) / 2.0
-    brain = (((grid - middle) * spacing / (65.0, 80.0, 65.0)) ** 2).sum(axis=-1) <= 1.0
+
+    def ball(centre: np.ndarray, semi_axes: tuple[float, float, float]) -> np.ndarray:
+        axes = [
+            ((np.arange(n) - c) * step / half) ** 2
+            for n, c, step, half in zip(shape, centre, spacing, semi_axes, strict=True)
+        ]
+        inside: np.ndarray = axes[0][:, None, None] + axes[1][:, None] + axes[2] <= 1.0
+        return inside
+
+    brain = ball(middle, (65.0, 80.0, 65.0))
     labels = np.zeros(shape, dtype=np.uint16)
     lesions: list[Lesion] = []
     for number in range(1, count + 1):
         centre = middle + generator.uniform(-0.5, 0.5, 3) * (80.0, 100.0, 80.0) / spacing
-        ball = (((grid - centre) * spacing / generator.uniform(2.5, 7.0)) ** 2).sum(axis=-1) <= 1.0
-        labels[ball & (labels == 0)] = number
+        radius = generator.uniform(2.5, 7.0)
+        labels[ball(centre, (radius,) * 3) & (labels == 0)] = number
         change = ("new", "enlarging", "stable", "shrinking")[number % 4]
         lesions.append(
             replace(

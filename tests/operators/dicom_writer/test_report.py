@@ -1,0 +1,345 @@
+"""The report: what a reader finds in it, and that it stays within three pages."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from operators.dicom_writer.common import OutputContext
+from operators.dicom_writer.report import write_report
+from operators.messages import FollowUp, Lesion, QualityNote
+from operators.version import NAME, STATEMENT, VERSION
+from tests.operators.followup_example import LESIONS, MODEL, make_follow_up
+
+CREATED = datetime(2024, 6, 13, 9, 30, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Pdf:
+    pages: list[str]
+    """The text of each page, lines joined by single spaces."""
+    path: Path
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.pages)
+
+
+@pytest.fixture(scope="module")
+def read(need_tool: Callable[[str], str]) -> Callable[[FollowUp, Path], Pdf]:
+    """Write a report and read it back with poppler."""
+    pdftotext = need_tool("pdftotext")
+
+    def write_and_read(follow_up: FollowUp, folder: Path) -> Pdf:
+        path = folder / "report.pdf"
+        write_report(path, OutputContext(follow_up, created=CREATED, seed="test"))
+        done = subprocess.run(
+            [pdftotext, "-layout", "-enc", "UTF-8", str(path), "-"],
+            capture_output=True,
+            check=True,
+        )
+        pages = done.stdout.decode("utf-8").split("\f")[:-1]
+        return Pdf([" ".join(page.split()) for page in pages], path)
+
+    return write_and_read
+
+
+@pytest.fixture(scope="module")
+def follow_up(tmp_path_factory: pytest.TempPathFactory) -> FollowUp:
+    return make_follow_up(tmp_path_factory.mktemp("follow_up"))
+
+
+@pytest.fixture(scope="module")
+def report(
+    follow_up: FollowUp,
+    read: Callable[[FollowUp, Path], Pdf],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pdf:
+    return read(follow_up, tmp_path_factory.mktemp("report"))
+
+
+def _with_header(follow_up: FollowUp, **values: str) -> FollowUp:
+    """The same result of a patient or study with other attributes."""
+    aligned = follow_up.probabilities.aligned
+    flair = aligned.selected.current.series["flair"]
+    headers = []
+    for header in flair.headers:
+        changed = copy.copy(header)
+        for keyword, value in values.items():
+            setattr(changed, keyword, value)
+        headers.append(changed)
+    flair = replace(flair, headers=tuple(headers))
+    current = replace(
+        aligned.selected.current, series={**aligned.selected.current.series, "flair": flair}
+    )
+    aligned = replace(
+        aligned,
+        selected=replace(aligned.selected, current=current),
+        current=replace(aligned.current, selected=current),
+    )
+    return replace(follow_up, probabilities=replace(follow_up.probabilities, aligned=aligned))
+
+
+def _refused(follow_up: FollowUp) -> FollowUp:
+    """The same studies, but the prior could not be registered."""
+    aligned = follow_up.probabilities.aligned
+    registration = aligned.prior_to_current
+    assert registration is not None
+    aligned = replace(
+        aligned, prior_to_current=replace(registration, accepted=False, similarity=1.021)
+    )
+    lesions = tuple(
+        replace(lesion, change="baseline", prior_volume_ml=None)
+        for lesion in follow_up.lesions
+        if lesion.segment_number is not None
+    )
+    totals = replace(
+        follow_up.totals,
+        prior_lesion_volume_ml=None,
+        new_count=0,
+        enlarging_count=0,
+        shrinking_count=0,
+        resolved_count=0,
+    )
+    note = QualityNote("registration_refused", "error", "The prior FLAIR does not fit.")
+    return replace(
+        follow_up,
+        probabilities=replace(follow_up.probabilities, aligned=aligned, prior=None),
+        lesions=lesions,
+        totals=totals,
+        prior_labels=None,
+        quality=(*follow_up.quality, note),
+    )
+
+
+def test_the_first_page_says_who_and_what_changed(report: Pdf) -> None:
+    first = report.pages[0]
+    for text in (
+        "Sørensen, Åse", "EXAMPLE-0107", "1981-03-14", "2024-06-12", "A24-0612",
+        "MR cerebrum, MS-kontrol", "2023-05-30 (379 days before)",
+    ):  # fmt: skip
+        assert text in first
+    assert "2 new, 1 enlarging, 1 resolved, 1 shrinking, 1 merged, 1 split, 1 stable" in first
+    assert "Warning. The prior FLAIR was made with another voxel size." in first
+    assert first.index("What changed") < first.index("Warning.") < first.index("Volumes over time")
+
+
+def test_lesion_load_now_and_before_are_the_totals(follow_up: FollowUp, report: Pdf) -> None:
+    totals = follow_up.totals
+    assert totals.prior_lesion_volume_ml is not None
+    difference = totals.lesion_volume_ml - totals.prior_lesion_volume_ml
+    sign = "+" if difference > 0 else "−"
+    percent = abs(100 * difference / totals.prior_lesion_volume_ml)
+    assert (
+        f"Lesion load {totals.lesion_volume_ml:.2f} ml, before "
+        f"{totals.prior_lesion_volume_ml:.2f} ml ({sign}{abs(difference):.2f} ml, "
+        f"{sign}{percent:.0f} %)"
+    ) in report.pages[0]
+
+
+def test_every_lesion_is_in_the_table_changed_ones_first(follow_up: FollowUp, report: Pdf) -> None:
+    words = {
+        "new": "New", "enlarging": "Enlarging", "resolved": "Resolved", "shrinking": "Shrinking",
+        "merged": "Merged", "split": "Split", "stable": "Stable",
+    }  # fmt: skip
+    regions = {
+        "periventricular": "Periventricular", "juxtacortical": "Juxtacortical",
+        "infratentorial": "Infratentorial", "deep_white_matter": "Deep white matter",
+        "unspecified": "Not specified",
+    }  # fmt: skip
+    places = []
+    for lesion in follow_up.lesions:
+        name = "r1" if lesion.segment_number is None else str(lesion.segment_number)
+        before = lesion.prior_volume_ml or 0.0
+        difference = lesion.volume_ml - before
+        sign = "" if round(difference, 3) == 0 else "+" if difference > 0 else "−"
+        percent = "–"
+        if before > 0:
+            share = 100 * difference / before
+            percent = f"{'' if round(share) == 0 else sign}{abs(share):.0f}"
+        row = (
+            f"{name} {words[lesion.change]} {regions[lesion.region]} {lesion.volume_ml:.3f} "
+            f"{before:.3f} {sign}{abs(difference):.3f} {percent} {lesion.diameter_mm:.1f} "
+            f"{lesion.confidence:.2f}"
+        )
+        assert row in report.text
+        places.append((row, report.text.index(row)))
+    order = [row.split()[1] for row, _ in sorted(places, key=lambda item: item[1])]
+    assert order == [
+        "New",
+        "New",
+        "Enlarging",
+        "Resolved",
+        "Shrinking",
+        "Merged",
+        "Split",
+        "Stable",
+    ]
+
+
+def test_series_model_and_statement_are_named(report: Pdf) -> None:
+    assert "long TR, TE and TI" in report.text
+    assert "4: t2_tirm_tra_dark-fluid" in report.text
+    assert "2.10 × 1.80 × 4.40" in report.text
+    assert f"{MODEL.name} {MODEL.version}" in report.text
+    assert MODEL.sha256 in report.text
+    assert "openvino in bf16" in report.text
+    assert "The FLAIR has thick slices (4.4 mm)." in report.text
+    for number, page in enumerate(report.pages, start=1):
+        assert STATEMENT in page
+        assert f"{NAME} {VERSION}" in page
+        assert f"Page {number} of {len(report.pages)}" in page
+    assert "Signature" in report.pages[-1]
+
+
+def test_later_pages_repeat_the_patient(report: Pdf) -> None:
+    assert len(report.pages) in (2, 3)
+    for page in report.pages[1:]:
+        assert "Sørensen, Åse" in page
+        assert "EXAMPLE-0107" in page
+
+
+def test_examples_and_plots_are_pictures(report: Pdf, need_tool: Callable[[str], str]) -> None:
+    listing = subprocess.run(
+        [need_tool("pdfimages"), "-list", str(report.path)],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.splitlines()[2:]
+    # a plot, two whole slices, and three close-ups for each of two new, one enlarging, one resolved
+    assert len(listing) == 1 + 2 + 3 * 4
+
+
+def test_an_inactive_follow_up_says_so(
+    tmp_path: Path, read: Callable[[FollowUp, Path], Pdf]
+) -> None:
+    stable = [lesion for lesion in LESIONS if lesion.change in ("stable", "shrinking")]
+    pdf = read(make_follow_up(tmp_path, lesions=stable), tmp_path)
+    assert "no new or enlarging lesion; 1 shrinking, 1 stable." in pdf.pages[0]
+
+
+@pytest.mark.parametrize("prior", [True, False])
+def test_no_lesion_is_a_finding(
+    tmp_path: Path, read: Callable[[FollowUp, Path], Pdf], prior: bool
+) -> None:
+    pdf = read(make_follow_up(tmp_path, empty=True, prior=prior), tmp_path)
+    expected = (
+        "No lesion was found, now or in the prior study." if prior else "No lesion was found."
+    )
+    assert expected in pdf.pages[0]
+    assert "Series used" in pdf.text
+
+
+def test_a_baseline_claims_no_change(tmp_path: Path, read: Callable[[FollowUp, Path], Pdf]) -> None:
+    follow_up = make_follow_up(tmp_path, prior=False)
+    pdf = read(follow_up, tmp_path)
+    assert "MS lesion report" in pdf.pages[0]
+    assert "Baseline: there is no earlier study in the input" in pdf.pages[0]
+    assert f"Lesions found: {follow_up.totals.lesion_count}." in pdf.pages[0]
+    assert "none in the input" in pdf.pages[0]
+    for word in ("Enlarging", "Resolved", "Stable", "Before", "What changed"):
+        assert word not in pdf.text
+
+
+def test_a_refused_registration_is_shown_first_and_no_change_is_claimed(
+    follow_up: FollowUp, tmp_path: Path, read: Callable[[FollowUp, Path], Pdf]
+) -> None:
+    pdf = read(_refused(follow_up), tmp_path)
+    first = pdf.pages[0]
+    assert "No comparison was made. The prior study of 2023-05-30 was not compared" in first
+    assert "similarity 1.02" in first
+    assert "Error. The prior FLAIR does not fit." in first
+    assert first.index("No comparison") < first.index("Lesions now")
+    for word in ("Enlarging", "Resolved", "Stable", "Before", "What changed"):
+        assert word not in pdf.text
+
+
+def test_letters_of_many_languages(
+    follow_up: FollowUp, tmp_path: Path, read: Callable[[FollowUp, Path], Pdf]
+) -> None:
+    changed = _with_header(
+        follow_up,
+        SpecificCharacterSet="ISO_IR 192",
+        PatientName="Щукина-Łukaszewicz^Ærøe Þóra",
+        StudyDescription="МРТ головного мозга <b>& æøå</b>",
+        StudyDate="",
+        PatientBirthDate="",
+    )
+    pdf = read(changed, tmp_path)
+    assert "Щукина-Łukaszewicz, Ærøe Þóra" in pdf.pages[0]
+    assert "МРТ головного мозга <b>& æøå</b>" in pdf.pages[0]
+    assert "Date of birth not stated" in pdf.pages[0]
+
+
+def _many(follow_up: FollowUp, count: int) -> tuple[Lesion, ...]:
+    return tuple(
+        replace(
+            follow_up.lesions[number % len(follow_up.lesions)],
+            tracking_uid=f"2.25.{number + 1}",
+            tracking_id=f"MS lesion {number + 1}",
+        )
+        for number in range(count)
+    )
+
+
+@pytest.mark.parametrize("count", [30, 60, 300])
+def test_many_lesions_and_long_texts_stay_within_three_pages(
+    follow_up: FollowUp, tmp_path: Path, read: Callable[[FollowUp, Path], Pdf], count: int
+) -> None:
+    long = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverordnung & more; "
+    severities = ("error", "warning", "info")
+    notes = tuple(
+        QualityNote(f"note_{number}", severities[number % 3], long * (count // 15))  # type: ignore[arg-type]
+        for number in range(count // 3)
+    )
+    lesions = _many(follow_up, count)
+    changed = _with_header(
+        replace(follow_up, lesions=lesions, quality=notes),
+        PatientName="A" * 64,
+        PatientID="1234567890" * 6,
+        StudyDescription="word " * 12,
+    )
+    pdf = read(changed, tmp_path)
+    assert len(pdf.pages) <= 3
+    assert "Error. Donau" in pdf.pages[0]
+    rows = re.findall(r"(?:\d|r\d+) (?:New|Enlarging|Resolved|Shrinking|Merged|Split|Stable) "
+                      r"[A-Z][a-z ]+ \d+\.\d{3} ", pdf.text)  # fmt: skip
+    stated = re.search(r"(\d+) of (\d+) lesions are listed", pdf.text)
+    assert stated is not None or len(rows) == count
+    if stated is not None:
+        assert (int(stated[1]), int(stated[2])) == (len(rows), count)
+        assert 5 <= len(rows) < count
+    hidden = re.findall(r"(\d+) more in results\.json", pdf.text)
+    assert bool(hidden) == (count >= 60)
+
+
+def test_nothing_about_the_patient_is_logged(
+    follow_up: FollowUp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        write_report(tmp_path / "report.pdf", OutputContext(follow_up, created=CREATED))
+    for secret in ("Sørensen", "EXAMPLE-0107", "1981", "2024-06-12", "20240612"):
+        assert secret not in caplog.text
+
+
+def test_nothing_is_drawn_outside_the_margins(
+    report: Pdf, need_tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    boxes = subprocess.run(
+        [need_tool("pdftotext"), "-bbox", str(report.path), "-"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    words: Sequence[tuple[str, str]] = re.findall(r'<word xMin="([\d.]+)".*?xMax="([\d.]+)"', boxes)
+    assert len(words) > 200
+    assert min(float(left) for left, _ in words) >= 45.0
+    assert max(float(right) for _, right in words) <= 595.3 - 45.0
