@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -131,7 +132,7 @@ def _finish(axes: Axes, title: str) -> None:
 
 
 def _png(figure: Figure) -> bytes:
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     buffer = io.BytesIO()
     # without the transparency that a PDF would store as a second picture
