@@ -26,7 +26,8 @@ CEREBRAL_WHITE_MATTER = Code("68523003", "SCT", "Cerebral White Matter")
 BRAIN_MRI = Code("24590-2", "LN", "Brain MRI")
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 VOLUME = Code("118565006", "SCT", "Volume")
-MAXIMUM_3D_DIAMETER = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
+DIAMETER = Code("81827009", "SCT", "Diameter")
+MAXIMUM = Code("56851009", "SCT", "Maximum")
 NUMBER_OF_LESIONS = Code("246206008", "SCT", "Number of lesions")
 TOTAL = Code("255619001", "SCT", "Total")
 COMMENT = Code("121106", "DCM", "Comment")
@@ -47,7 +48,8 @@ STANDARD_CODES = (
     BRAIN_MRI,
     IMAGING_MEASUREMENT_REPORT,
     VOLUME,
-    MAXIMUM_3D_DIAMETER,
+    DIAMETER,
+    MAXIMUM,
     NUMBER_OF_LESIONS,
     TOTAL,
     COMMENT,
@@ -75,6 +77,9 @@ CHANGE = _private("CHANGE", "Change since prior study")
 PRIOR_VOLUME = _private("PRIORVOL", "Volume in prior study")
 PRIOR_DIAMETER = _private("PRIORDIAM", "Maximum 3D diameter in prior study")
 PRIOR_TOTAL_VOLUME = _private("PRIORTOTVOL", "Total lesion volume in prior study")
+VOXEL_CENTRES = _private("VOXCENTRES", "3D, between voxel centres")
+"""How a diameter was measured: IBSI's maximum 3D diameter (L0JK) is that of a mesh around the
+voxels, hence larger by about a voxel."""
 LESION_PROBABILITY = _private("MEANPROB", "Mean lesion probability")
 NEW_COUNT = _private("NEWCOUNT", "Number of new lesions")
 ENLARGING_COUNT = _private("ENLCOUNT", "Number of enlarging lesions")
@@ -119,6 +124,7 @@ PRIVATE_CODES = (
     PRIOR_VOLUME,
     PRIOR_DIAMETER,
     PRIOR_TOTAL_VOLUME,
+    VOXEL_CENTRES,
     LESION_PROBABILITY,
     NEW_COUNT,
     ENLARGING_COUNT,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+import re
 import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
@@ -134,6 +135,7 @@ STUDY_KEYWORDS = (
 
 logger = logging.getLogger(__name__)
 
+_SHORT_AGE = re.compile(r"(\d{1,2})([DWMY])")
 _CHECKED_VRS = frozenset({"AS", "CS", "DA", "DS", "DT", "IS", "TM"})
 
 REQUIRED_OR_EMPTY = (
@@ -285,10 +287,13 @@ def legal_copy(source: Dataset, keyword: str) -> DataElement | None:
     """A copy of an attribute, or None if its value is one that DICOM forbids.
 
     Numbers, dates, ages and codes are checked, as scanners are known to send a weight of ``66 kg``;
-    names and free text are taken as they are.
+    names and free text are taken as they are. An age such as ``43Y`` gets its missing zeros.
     """
     try:
         element = source[keyword]
+        age = _SHORT_AGE.fullmatch(str(element.value)) if keyword == "PatientAge" else None
+        if age is not None:
+            return DataElement(element.tag, "AS", f"{int(age[1]):03d}{age[2]}")
         if element.VR in _CHECKED_VRS:
             values = element.value if isinstance(element.value, MultiValue) else [element.value]
             for value in values:

@@ -176,9 +176,11 @@ def _present(lesion: Lesion, context: OutputContext, segmentation: Dataset) -> A
     measurements = [
         _millilitres(codes.VOLUME, lesion.volume_ml),
         Measurement(
-            name=codes.MAXIMUM_3D_DIAMETER,
+            name=codes.DIAMETER,
             value=round(lesion.diameter_mm, 4),
             unit=codes.MILLIMETRE,
+            derivation=codes.MAXIMUM,
+            method=codes.VOXEL_CENTRES,
         ),
         Measurement(
             name=codes.LESION_PROBABILITY, value=round(lesion.confidence, 4), unit=codes.ONE
@@ -228,6 +230,7 @@ def _resolved(lesion: Lesion, context: OutputContext, segmentation: Dataset) -> 
                 name=codes.PRIOR_DIAMETER,
                 value=round(lesion.diameter_mm, 4),
                 unit=codes.MILLIMETRE,
+                method=codes.VOXEL_CENTRES,
             ),
             Measurement(
                 name=codes.LESION_PROBABILITY, value=round(lesion.confidence, 4), unit=codes.ONE

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, config, dcmread
 from pydicom.charset import encode_string
 from pydicom.dataelem import DataElement
 from pydicom.uid import EncapsulatedPDFStorage
@@ -112,6 +112,13 @@ def test_missing_attributes_that_must_be_present_become_empty(follow_up: FollowU
     for keyword in REQUIRED_OR_EMPTY:
         assert keyword in copied
         assert not copied[keyword].value
+
+
+@pytest.mark.parametrize(("age", "expected"), [("0Y", "000Y"), ("43Y", "043Y"), ("043Y", "043Y")])
+def test_an_age_gets_its_missing_zeros(tmp_path: Path, age: str, expected: str) -> None:
+    header = Dataset()
+    header.add(DataElement(0x00101010, "AS", age, validation_mode=config.IGNORE))
+    assert patient_and_study([header]).PatientAge == expected
 
 
 def test_values_that_dicom_forbids_are_left_out(tmp_path: Path) -> None:

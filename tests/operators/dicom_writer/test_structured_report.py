@@ -123,11 +123,14 @@ def check_lesion(group: Group, lesion: Lesion) -> None:
             pytest.approx(lesion.prior_volume_ml, abs=1e-6),
             codes.MILLILITRE,
         )
-    diameter = codes.MAXIMUM_3D_DIAMETER if lesion.segment_number else codes.PRIOR_DIAMETER
+    diameter = codes.DIAMETER if lesion.segment_number else codes.PRIOR_DIAMETER
     assert number(group, diameter) == (
         pytest.approx(lesion.diameter_mm, abs=1e-4),
         codes.MILLIMETRE,
     )
+    (measurement,) = [item for item in group.get_measurements() if item.name == diameter]
+    assert measurement.method == codes.VOXEL_CENTRES
+    assert measurement.derivation == (codes.MAXIMUM if lesion.segment_number else None)
     assert number(group, codes.LESION_PROBABILITY) == (
         pytest.approx(lesion.confidence, abs=1e-4),
         codes.ONE,
