@@ -57,7 +57,7 @@ class Anatomy:
     texture: FloatArray
     """Relative local variation of the signal of tissue, around 0."""
     ventricles: BoolArray
-    """Lateral and third ventricles."""
+    """Lateral ventricles."""
 
     @property
     def affine(self) -> npt.NDArray[np.float64]:
@@ -258,10 +258,11 @@ def _find_ventricles(
     brain_depth: FloatArray,
     grid: tuple[npt.NDArray[np.float64], ...],
 ) -> BoolArray:
-    """The large pieces of fluid far inside the brain, above the brain stem."""
+    """The large pieces of fluid on both sides far inside the brain."""
     x, y, z = grid
-    box = (np.abs(x) < 42.0) & (y > -45.0) & (y < 62.0) & (z > -18.0) & (z < 38.0)
-    fluid = box & (grey + white < 0.4) & (brain_depth < -22.0)
+    box = (np.abs(x) < 42.0) & (np.abs(x) > 3.0)
+    box = box & (y > -45.0) & (y < 62.0) & (z > 0.0) & (z < 38.0)
+    fluid = box & (grey + white < 0.4) & (brain_depth < -25.0)
     part = ndimage.find_objects(fluid.astype(np.uint8))
     if not part:
         raise RuntimeError("no ventricle was found in the template's tissue maps")

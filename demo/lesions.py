@@ -7,7 +7,7 @@ point lies inside is decided without a grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
@@ -195,22 +195,28 @@ def _find_sites(anatomy: Anatomy) -> _Sites:
 
 def _candidates(sites: _Sites, plan: LesionPlan, radius: float, brain: Anatomy) -> BoolArray:
     """Voxels where the centre of a lesion may lie."""
-    z = brain.coordinates()[2]
+    x, _, z = brain.coordinates()
     above = z > -12.0
     if plan.region == "infratentorial":
         return sites.allowed & sites.infratentorial
     if plan.region == "periventricular":
         near = (sites.ventricle_mm > 0.75 * radius) & (sites.ventricle_mm < radius + 1.5)
-        return sites.allowed & near & (sites.cortex_mm > 0.8 * radius) & above
+        body = (z > 8.0) & (np.abs(x) > 8.0)
+        return sites.allowed & near & (sites.cortex_mm > 0.8 * radius) & body
     if plan.region == "juxtacortical":
         near = (sites.cortex_mm > 0.6 * radius) & (sites.cortex_mm < radius + 0.5)
         surface = (brain.brain_depth_mm > -24.0) & (sites.ventricle_mm > radius + 14.0)
         return sites.allowed & near & surface & above
-    clear = (sites.ventricle_mm > radius + 6.0) & (sites.cortex_mm > radius + 3.0)
+    clear = (sites.ventricle_mm > radius + 7.0) & (sites.cortex_mm > radius + 3.0)
     return sites.allowed & clear & (z > 10.0)
 
 
-def plant(anatomy: Anatomy, plan: Sequence[LesionPlan], seed: int) -> tuple[PlantedLesion, ...]:
+def plant(
+    anatomy: Anatomy,
+    plan: Sequence[LesionPlan],
+    seed: int,
+    accept: Callable[[PlantedLesion], bool] = lambda lesion: True,
+) -> tuple[PlantedLesion, ...]:
     """Find a place for every planned lesion.
 
     Parameters
@@ -221,6 +227,8 @@ def plant(anatomy: Anatomy, plan: Sequence[LesionPlan], seed: int) -> tuple[Plan
         What to plant; may be empty.
     seed
         Decides shapes and places.
+    accept
+        A further condition on each lesion.
 
     Returns
     -------
@@ -240,7 +248,7 @@ def plant(anatomy: Anatomy, plan: Sequence[LesionPlan], seed: int) -> tuple[Plan
     order = sorted(range(len(plan)), key=lambda i: -plan[i].largest_mm3)
     planted: dict[int, PlantedLesion] = {}
     for index in order:
-        planted[index] = _place(brain, sites, plan[index], index + 1, planted, rng)
+        planted[index] = _place(brain, sites, plan[index], index + 1, planted, rng, accept)
     return tuple(planted[i] for i in range(len(plan)))
 
 
@@ -251,6 +259,7 @@ def _place(
     number: int,
     planted: dict[int, PlantedLesion],
     rng: np.random.Generator,
+    accept: Callable[[PlantedLesion], bool],
 ) -> PlantedLesion:
     mean_radius = float(np.cbrt(plan.largest_mm3 * 3.0 / (4.0 * np.pi)))
     places = np.argwhere(_candidates(sites, plan, mean_radius, anatomy))
@@ -263,7 +272,7 @@ def _place(
             blob = make_blob(rng)
         centre = anatomy.origin + place + rng.uniform(-0.5, 0.5, 3)
         lesion = PlantedLesion(number, plan, centre, blob, brightness)
-        if _clear_of_others(lesion, planted) and _fits(anatomy, sites, lesion):
+        if _clear_of_others(lesion, planted) and _fits(anatomy, sites, lesion) and accept(lesion):
             return lesion
     raise RuntimeError(f"no place for lesion {number} ({plan.region})")
 
@@ -296,11 +305,12 @@ def _fits(anatomy: Anatomy, sites: _Sites, lesion: PlantedLesion) -> bool:
     if allowed.mean() < least_white or tissue.mean() < 0.97 or tissue.min() < 0.35:
         return False
     to_ventricle = float(sites.ventricle_mm[box].ravel()[inside].min())
-    to_cortex = float(sites.cortex_mm[box].ravel()[inside].min())
+    cortex = sites.cortex_mm[box].ravel()[inside]
+    to_cortex = float(cortex.min())
     if lesion.plan.region == "periventricular":
         return to_ventricle <= 1.5 and to_cortex >= 2.0
     if lesion.plan.region == "juxtacortical":
-        return to_cortex <= 1.0 and to_ventricle >= 10.0
+        return float((cortex <= 2.0).mean()) >= 0.45 and to_ventricle >= 12.0
     if lesion.plan.region == "deep_white_matter":
-        return to_ventricle >= 5.0 and to_cortex >= 2.5
+        return to_ventricle >= 8.0 and to_cortex >= 4.0
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -95,6 +95,8 @@ _SEQUENCE_MOTION = (
     },
 )
 """First the current study, then the prior one."""
+_VOXEL_ERROR = 0.05
+"""Largest difference between a lesion's volume and that of the voxels that are mostly lesion."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,11 @@ def make_patient(
     if unknown := set(roles) - set(ROLES):
         raise ValueError(f"unknown roles: {sorted(unknown)}")
     anatomy = build_anatomy(seed)
-    lesions = plant(anatomy, plan, seed)
+    poses = [
+        {role: _SEQUENCE_MOTION[index][role] @ head_poses[index] for role in ROLES}
+        for index in range(2)
+    ]
+    lesions = plant(anatomy, plan, seed, lambda lesion: _seen_whole(lesion, poses))
     heads = {role: signal(anatomy, CONTRASTS[role].tissue) for role in ROLES}
     origin = tuple(float(v) for v in anatomy.origin)
     scanned = []
@@ -207,7 +213,7 @@ def make_patient(
         )
         acquisitions = {}
         for role in roles:
-            pose = _SEQUENCE_MOTION[index][role] @ head_poses[index]
+            pose = poses[index][role]
             prescription = _PRESCRIPTIONS[index][role]
             acquisitions[role] = Acquisition(
                 role,
@@ -245,6 +251,28 @@ def make_patient(
         heads,
         origin,
     )
+
+
+def _seen_whole(lesion: PlantedLesion, poses: Sequence[Mapping[str, Matrix]]) -> bool:
+    """Whether both FLAIR grids can show a lesion's volume.
+
+    A voxel is lesion when at least half of it is. In slices of 3 mm that alone can miss a third of
+    a small lesion; such a lesion would say nothing about a program that measures voxels.
+    """
+    for volume, prescriptions, pose in zip(
+        (lesion.plan.now_mm3, lesion.plan.before_mm3), _PRESCRIPTIONS, poses, strict=True
+    ):
+        if volume == 0.0:
+            continue
+        grid = prescriptions["flair"]
+        affine = grid.affine()
+        found = lesion_fraction(lesion, volume, affine, grid.shape, pose["flair"], profile=False)
+        if found is None:
+            return False
+        voxels = float((found[1] >= 0.5).sum() * abs(np.linalg.det(affine[:3, :3])))
+        if abs(voxels / volume - 1.0) > _VOXEL_ERROR:
+            return False
+    return True
 
 
 def make_uid(seed: int, *what: object) -> str:

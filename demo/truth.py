@@ -55,10 +55,10 @@ class Truth:
     interval_days: int | None
     lesions: tuple[TrueLesion, ...]
     transforms: dict[str, Matrix]
-    """4×4 LPS by name: ``t1_to_flair`` and ``t2_to_flair`` map points of the current FLAIR to
-    points of that image, ``prior_t1_to_flair`` and ``prior_t2_to_flair`` likewise for the prior
-    study, ``prior_flair_to_flair`` maps points of the current FLAIR to the prior FLAIR, and
-    ``anatomy_to_flair`` maps points of the template-like anatomy to the current FLAIR."""
+    """4×4 LPS by name, as in results.json: ``t1_to_flair``, ``t2_to_flair`` and
+    ``prior_flair_to_flair``, ``prior_t1_to_flair``, ``prior_t2_to_flair`` map points of the
+    current FLAIR to points of that image; ``anatomy_to_flair`` maps points of the template-like
+    anatomy to the current FLAIR."""
     labels: hd.Volume
     """uint8 on the current FLAIR's grid."""
     prior_labels: hd.Volume | None
@@ -83,23 +83,21 @@ def truth_of(patient: SyntheticPatient) -> Truth:
     flair = current.acquisitions["flair"]
     to_flair = flair.pose
     transforms = {"anatomy_to_flair": to_flair}
+    from_flair = np.linalg.inv(to_flair)
     for study, prefix in ((current, ""), (prior, "prior_")):
-        if study is None:
-            continue
-        inverse = np.linalg.inv(study.acquisitions["flair"].pose)
-        for role, acquisition in study.acquisitions.items():
-            if role != "flair":
-                transforms[f"{prefix}{role}_to_flair"] = acquisition.pose @ inverse
-    if prior:
-        prior_pose = prior.acquisitions["flair"].pose
-        transforms["prior_flair_to_flair"] = prior_pose @ np.linalg.inv(to_flair)
+        for role, acquisition in study.acquisitions.items() if study else ():
+            if study is prior or role != "flair":
+                transforms[f"{prefix}{role}_to_flair"] = acquisition.pose @ from_flair
+    prior_pose = prior.acquisitions["flair"].pose if prior else None
     lesions = []
     for lesion in patient.lesions:
         now, before = lesion.plan.now_mm3, lesion.plan.before_mm3
         if prior is None and now == 0.0:
             continue
         here = _point(to_flair, lesion.centroid(now or before))
-        there = _point(prior_pose, lesion.centroid(before or now)) if prior else None
+        there = None
+        if prior_pose is not None:
+            there = _point(prior_pose, lesion.centroid(before or now))
         lesions.append(
             TrueLesion(
                 lesion.number,
