@@ -13,14 +13,15 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence as DicomSequence
+from scipy.spatial import cKDTree
 
 from operators import version
 from operators.dicom_writer.colours import CHANGE_COLOURS
 from operators.dicom_writer.common import OutputContext, save
 from operators.dicom_writer.segmentation import EMPTY_LABEL, build_segmentation
 from operators.dicom_writer.settings import DICOMWriterSettings
-from operators.messages import FollowUp
-from tests.operators.dicom_writer.validators import object_errors, run
+from operators.messages import FollowUp, InstanceRef, Lesion
+from tests.operators.dicom_writer.validators import entity_errors, object_errors, run
 from tests.operators.followup_example import make_follow_up
 
 
@@ -38,15 +39,15 @@ def with_flair(follow_up: FollowUp, **changes: object) -> FollowUp:
     return replace(follow_up, probabilities=replace(probabilities, aligned=aligned))
 
 
-def voxels_mm(points: np.ndarray) -> set[tuple[float, ...]]:
-    """Points (n, 3) as a set, to the hundredth of a millimetre."""
-    return {tuple(point) for point in np.round(points, 2) + 0.0}
-
-
 def mask_points(follow_up: FollowUp, number: int) -> np.ndarray:
     """LPS millimetres (n, 3) of the centres of a lesion's voxels."""
     indices = np.argwhere(follow_up.labels.array == number)
     return indices @ follow_up.labels.affine[:3, :3].T + follow_up.labels.affine[:3, 3]
+
+
+def mask_volume_ml(follow_up: FollowUp, lesion: Lesion) -> float:
+    voxels = int((follow_up.labels.array == lesion.segment_number).sum())
+    return voxels * float(np.prod(follow_up.labels.spacing)) / 1000.0
 
 
 @pytest.fixture(params=["classic", "enhanced"])
@@ -54,11 +55,8 @@ def follow_up(request: pytest.FixtureRequest, tmp_path: Path) -> FollowUp:
     return make_follow_up(tmp_path, enhanced=request.param == "enhanced")
 
 
-def test_dcmqi_reads_back_every_voxel_in_millimetres(
-    follow_up: FollowUp, tmp_path: Path, dcmqi: str
-) -> None:
-    path = save(build_segmentation(OutputContext(follow_up)), tmp_path / "seg.dcm")
-    out = tmp_path / "dcmqi"
+def compare_with_dcmqi(follow_up: FollowUp, path: Path, out: Path, dcmqi: str) -> None:
+    """Every voxel of every segment as dcmqi reads it is one of the mask, and there is no other."""
     out.mkdir()
     said = run(
         dcmqi, "--inputDICOM", path, "--outputDirectory", out, "--outputType", "nrrd",
@@ -76,9 +74,18 @@ def test_dcmqi_reads_back_every_voxel_in_millimetres(
         )
         expected = mask_points(follow_up, lesion.segment_number)
         assert len(points) == len(expected)
-        assert voxels_mm(points) == voxels_mm(expected)
+        distance_mm, nearest = cKDTree(expected).query(points)
+        assert distance_mm.max() < 0.01
+        assert len(set(nearest)) == len(expected)
         volume_ml = len(points) * float(np.prod(image.GetSpacing())) / 1000.0
-        assert volume_ml == pytest.approx(lesion.volume_ml, rel=1e-4)
+        assert volume_ml == pytest.approx(mask_volume_ml(follow_up, lesion), rel=1e-4)
+
+
+def test_dcmqi_reads_back_every_voxel_in_millimetres(
+    follow_up: FollowUp, tmp_path: Path, dcmqi: str
+) -> None:
+    path = save(build_segmentation(OutputContext(follow_up)), tmp_path / "seg.dcm")
+    compare_with_dcmqi(follow_up, path, tmp_path / "dcmqi", dcmqi)
 
 
 def test_highdicom_reads_back_the_mask_on_the_flair_grid(
@@ -251,3 +258,35 @@ def test_a_header_of_another_slice_is_refused(tmp_path: Path) -> None:
     swapped = with_flair(follow_up, headers=flair.headers[::-1])
     with pytest.raises(ValueError, match="position"):
         build_segmentation(OutputContext(swapped))
+
+
+def test_a_real_enhanced_mr_image_of_a_scanner(
+    tmp_path: Path, shared_data: Path, dcmqi: str, need_tool: Callable[[str], str]
+) -> None:
+    """Siemens XA30: sagittal, orientation with every frame, frames in the scanner's own order."""
+    (source,) = (shared_data / "dicom" / "xa30_enhanced_mr").rglob("*.dcm")
+    header = dcmread(source, stop_before_pixels=True)
+    volume = hd.imread(source).get_volume()
+    follow_up = make_follow_up(tmp_path, prior=False)
+    random = np.random.default_rng(20)
+    labels = np.zeros(volume.spatial_shape, dtype=np.uint16)
+    for number in range(1, len(follow_up.lesions) + 1):
+        middle = [int(random.integers(10, size - 10)) for size in volume.spatial_shape]
+        i, j, k = middle
+        labels[i - 2 : i + 3, j - 4 : j + 2, k - 3 : k + 5] = number
+    assert len(np.unique(labels)) == len(follow_up.lesions) + 1
+    series = replace(
+        follow_up.probabilities.aligned.selected.current.series["flair"].series,
+        series_uid=header.SeriesInstanceUID,
+        study_uid=header.StudyInstanceUID,
+        frame_of_reference_uid=header.FrameOfReferenceUID,
+        instances=(InstanceRef(source, header.SOPInstanceUID, header.SOPClassUID),),
+    )
+    follow_up = replace(follow_up, labels=volume.with_array(labels))
+    follow_up = with_flair(follow_up, volume=volume, headers=(header,), series=series)
+    path = save(build_segmentation(OutputContext(follow_up)), tmp_path / "seg.dcm")
+    assert object_errors(need_tool("dciodvfy"), path) == []
+    assert entity_errors(need_tool("dcentvfy"), [path, source]) == []
+    read = hd.seg.segread(path).get_volume(combine_segments=True)
+    np.testing.assert_array_equal(read.match_geometry(volume, tol=1e-2).array, labels)
+    compare_with_dcmqi(follow_up, path, tmp_path / "dcmqi", dcmqi)
