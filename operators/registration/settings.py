@@ -1,0 +1,51 @@
+"""Settings of the registration stage."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from operators.settings import Settings
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class RegistrationSettings(Settings):
+    """How images are matched and when a match is refused.
+
+    The limits of similarity were set between what correct pairs of real studies reach and what
+    wrong pairs (another patient, mirrored, noise) reach.
+    """
+
+    seed: int = 20160406
+    """Seed of the metric's sampling; the result is the same for the same seed."""
+    bins: Annotated[int, Field(ge=8, le=256)] = 32
+    """Histogram bins of Mattes mutual information."""
+    samples: Annotated[int, Field(ge=2000)] = 60_000
+    """Voxels at which the metric is evaluated at the finest level, at most."""
+    affine: bool = False
+    """Refine the rigid result to an affine one: scanners differ by up to 2 % in scale along an
+    axis (gradient calibration, slice spacing), which is 1 mm at the brain's edge."""
+    max_scale_change: Positive = 0.04
+    """An affine refinement that stretches an axis by more is left out in favour of the rigid."""
+
+    min_similarity_within_study: Annotated[float, Field(ge=1, le=2)] = 1.03
+    """Least normalised mutual information over the brain of T1 or T2 with FLAIR."""
+    min_similarity_between_studies: Annotated[float, Field(ge=1, le=2)] = 1.03
+    """Least normalised mutual information over the brain of prior and current FLAIR."""
+    max_translation_within_study_mm: Positive = 30.0
+    max_rotation_within_study_deg: Positive = 20.0
+    max_rotation_between_studies_deg: Positive = 45.0
+    """Larger rotations are taken for a failure; translations between studies are unlimited, since
+    each study has its own origin."""
+    min_brain_overlap: Fraction = 0.85
+    """Least Dice of the prior and the current brain mask after alignment."""
+
+    min_brain_volume_ml: Positive = 700.0
+    max_brain_volume_ml: Positive = 2200.0
+    max_brain_cut: Fraction = 0.1
+    """Larger parts of the brain outside the field of view are noted."""
+    min_template_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.35
+    """Least correlation of the FLAIR with the template's expected FLAIR contrast."""
