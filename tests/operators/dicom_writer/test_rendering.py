@@ -95,18 +95,15 @@ def test_a_picture_shows_the_intensity_of_its_own_millimetres(
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
     points = grid @ scene.flair.affine[:3, :3].T + scene.flair.affine[:3, 3]
     slope = np.array([0.7, -1.1, 0.4])
-    ramp = replace(
-        scene,
-        flair=scene.flair.with_array((points @ slope).astype(np.float32)),
-        window=(-300.0, 300.0),
-    )
+    ramp = replace(scene, flair=scene.flair.with_array((points @ slope).astype(np.float32)))
     index = ramp.shown_slices[len(ramp.shown_slices) // 2]
     field = ramp.brain_field(256, -10.0)
-    picture = np.asarray(ramp.picture(index, field))[..., 0].astype(float)
     for row, column in ((60, 70), (128, 128), (190, 80), (100, 200)):
-        position = ramp.position_of(index, field, row, column)
-        expected = (position @ slope + 300.0) * 255.0 / 600.0
-        assert picture[row, column] == pytest.approx(expected, abs=1.0), letters
+        expected = float(ramp.position_of(index, field, row, column) @ slope)
+        # a tenth of a millimetre in any direction is about one grey level
+        narrow = replace(ramp, window=(expected - 10.0, expected + 10.0))
+        grey = np.asarray(narrow.picture(index, field))[row, column, 0]
+        assert float(grey) == pytest.approx(127.5, abs=1.0), letters
 
 
 def test_pixels_are_square_although_voxels_are_not(follow_up: FollowUp) -> None:

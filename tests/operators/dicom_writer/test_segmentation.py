@@ -50,9 +50,20 @@ def mask_volume_ml(follow_up: FollowUp, lesion: Lesion) -> float:
     return voxels * float(np.prod(follow_up.labels.spacing)) / 1000.0
 
 
+@pytest.fixture(scope="module")
+def classic(tmp_path_factory: pytest.TempPathFactory) -> FollowUp:
+    return make_follow_up(tmp_path_factory.mktemp("classic"))
+
+
+@pytest.fixture(scope="module")
+def enhanced(tmp_path_factory: pytest.TempPathFactory) -> FollowUp:
+    return make_follow_up(tmp_path_factory.mktemp("enhanced"), enhanced=True)
+
+
 @pytest.fixture(params=["classic", "enhanced"])
-def follow_up(request: pytest.FixtureRequest, tmp_path: Path) -> FollowUp:
-    return make_follow_up(tmp_path, enhanced=request.param == "enhanced")
+def follow_up(request: pytest.FixtureRequest) -> FollowUp:
+    found: FollowUp = request.getfixturevalue(request.param)
+    return found
 
 
 def compare_with_dcmqi(follow_up: FollowUp, path: Path, out: Path, dcmqi: str) -> None:
@@ -164,24 +175,22 @@ def test_no_lesion_gives_one_empty_untracked_segment_over_the_whole_volume(
     assert object_errors(need_tool("dciodvfy"), path) == []
 
 
-def test_labelmap_is_smaller_and_holds_the_same_mask(tmp_path: Path) -> None:
-    follow_up = make_follow_up(tmp_path)
-    binary = save(build_segmentation(OutputContext(follow_up)), tmp_path / "binary.dcm")
-    context = OutputContext(follow_up, DICOMWriterSettings(segmentation_type="LABELMAP"))
+def test_labelmap_is_smaller_and_holds_the_same_mask(classic: FollowUp, tmp_path: Path) -> None:
+    binary = save(build_segmentation(OutputContext(classic)), tmp_path / "binary.dcm")
+    context = OutputContext(classic, DICOMWriterSettings(segmentation_type="LABELMAP"))
     labelmap = save(build_segmentation(context), tmp_path / "labelmap.dcm")
     read = hd.seg.segread(labelmap).get_volume(combine_segments=True)
-    np.testing.assert_array_equal(
-        read.match_geometry(follow_up.labels).array, follow_up.labels.array
-    )
+    np.testing.assert_array_equal(read.match_geometry(classic.labels).array, classic.labels.array)
     assert labelmap.stat().st_size < binary.stat().st_size
 
 
-def test_headers_that_vary_within_the_series_do_not_stop_the_writer(tmp_path: Path) -> None:
+def test_headers_that_vary_within_the_series_do_not_stop_the_writer(
+    classic: FollowUp, tmp_path: Path
+) -> None:
     """As scanners write them: the orientation's last digits differ from slice to slice, Spacing
     Between Slices holds the gap, and attributes that must be present are not."""
-    follow_up = make_follow_up(tmp_path)
     headers = []
-    flair = follow_up.probabilities.aligned.selected.current.series["flair"]
+    flair = classic.probabilities.aligned.selected.current.series["flair"]
     for index, header in enumerate(flair.headers):
         changed = deepcopy(header)
         orientation = [float(value) for value in header.ImageOrientationPatient]
@@ -191,7 +200,7 @@ def test_headers_that_vary_within_the_series_do_not_stop_the_writer(tmp_path: Pa
         for keyword in ("AccessionNumber", "StudyID", "PatientSex", "SliceThickness"):
             del changed[keyword]
         headers.append(changed)
-    changed_up = with_flair(follow_up, headers=tuple(headers))
+    changed_up = with_flair(classic, headers=tuple(headers))
     path = save(build_segmentation(OutputContext(changed_up)), tmp_path / "seg.dcm")
     dataset = dcmread(path)
     assert dataset.AccessionNumber == ""
@@ -199,22 +208,24 @@ def test_headers_that_vary_within_the_series_do_not_stop_the_writer(tmp_path: Pa
     assert float(measures.SpacingBetweenSlices) == pytest.approx(flair.volume.spacing[0])
     read = hd.seg.segread(path).get_volume(combine_segments=True)
     np.testing.assert_array_equal(
-        read.match_geometry(follow_up.labels, tol=1e-3).array, follow_up.labels.array
+        read.match_geometry(classic.labels, tol=1e-3).array, classic.labels.array
     )
 
 
 def test_the_source_headers_are_not_changed(follow_up: FollowUp) -> None:
     flair = follow_up.probabilities.aligned.selected.current.series["flair"]
-    flair.headers[0].SpacingBetweenSlices = "0.4"
-    before = deepcopy(flair.headers)
-    build_segmentation(OutputContext(follow_up))
-    assert flair.headers == before
+    headers = deepcopy(flair.headers)
+    headers[0].SpacingBetweenSlices = "0.4"
+    before = deepcopy(headers)
+    build_segmentation(OutputContext(with_flair(follow_up, headers=headers)))
+    assert headers == before
 
 
-def test_orientation_given_with_every_frame_is_understood(tmp_path: Path) -> None:
+def test_orientation_given_with_every_frame_is_understood(
+    enhanced: FollowUp, tmp_path: Path
+) -> None:
     """Some vendors put orientation and pixel measures into the per-frame functional groups."""
-    follow_up = make_follow_up(tmp_path, enhanced=True)
-    flair = follow_up.probabilities.aligned.selected.current.series["flair"]
+    flair = enhanced.probabilities.aligned.selected.current.series["flair"]
     header = Dataset()
     header.update(flair.headers[0])
     shared = Dataset()
@@ -229,52 +240,50 @@ def test_orientation_given_with_every_frame_is_understood(tmp_path: Path) -> Non
     del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
     header.SharedFunctionalGroupsSequence = DicomSequence([shared])
     header.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
-    changed = with_flair(follow_up, headers=(header,))
+    changed = with_flair(enhanced, headers=(header,))
     path = save(build_segmentation(OutputContext(changed)), tmp_path / "seg.dcm")
     read = hd.seg.segread(path).get_volume(combine_segments=True)
-    np.testing.assert_array_equal(
-        read.match_geometry(follow_up.labels).array, follow_up.labels.array
-    )
+    np.testing.assert_array_equal(read.match_geometry(enhanced.labels).array, enhanced.labels.array)
 
 
-def test_a_mask_that_does_not_belong_to_the_lesions_is_refused(tmp_path: Path) -> None:
-    follow_up = make_follow_up(tmp_path)
-    array = follow_up.labels.array.copy()
+def test_a_mask_that_does_not_belong_to_the_lesions_is_refused(classic: FollowUp) -> None:
+    array = classic.labels.array.copy()
     array[array == 3] = 0
     with pytest.raises(ValueError, match="different segments"):
-        build_segmentation(
-            OutputContext(replace(follow_up, labels=follow_up.labels.with_array(array)))
-        )
-    shifted = follow_up.labels.affine.copy()
+        build_segmentation(OutputContext(replace(classic, labels=classic.labels.with_array(array))))
+    shifted = classic.labels.affine.copy()
     shifted[:3, 3] += 1.0
-    moved = hd.Volume(follow_up.labels.array, shifted, coordinate_system="PATIENT")
+    moved = hd.Volume(classic.labels.array, shifted, coordinate_system="PATIENT")
     with pytest.raises(ValueError, match="grid"):
-        build_segmentation(OutputContext(replace(follow_up, labels=moved)))
+        build_segmentation(OutputContext(replace(classic, labels=moved)))
 
 
-def test_a_header_of_another_slice_is_refused(tmp_path: Path) -> None:
-    follow_up = make_follow_up(tmp_path)
-    flair = follow_up.probabilities.aligned.selected.current.series["flair"]
-    swapped = with_flair(follow_up, headers=flair.headers[::-1])
+def test_a_header_of_another_slice_is_refused(classic: FollowUp) -> None:
+    flair = classic.probabilities.aligned.selected.current.series["flair"]
+    swapped = with_flair(classic, headers=flair.headers[::-1])
     with pytest.raises(ValueError, match="position"):
         build_segmentation(OutputContext(swapped))
 
 
 def test_a_real_enhanced_mr_image_of_a_scanner(
-    tmp_path: Path, shared_data: Path, dcmqi: str, need_tool: Callable[[str], str]
+    classic: FollowUp,
+    tmp_path: Path,
+    shared_data: Path,
+    dcmqi: str,
+    need_tool: Callable[[str], str],
 ) -> None:
     """Siemens XA30: sagittal, orientation with every frame, frames in the scanner's own order."""
     (source,) = (shared_data / "dicom" / "xa30_enhanced_mr").rglob("*.dcm")
     header = dcmread(source, stop_before_pixels=True)
     volume = hd.imread(source).get_volume()
-    follow_up = make_follow_up(tmp_path, prior=False)
+    follow_up = classic
     random = np.random.default_rng(20)
     labels = np.zeros(volume.spatial_shape, dtype=np.uint16)
-    for number in range(1, len(follow_up.lesions) + 1):
+    for number in range(1, follow_up.totals.lesion_count + 1):
         middle = [int(random.integers(10, size - 10)) for size in volume.spatial_shape]
         i, j, k = middle
         labels[i - 2 : i + 3, j - 4 : j + 2, k - 3 : k + 5] = number
-    assert len(np.unique(labels)) == len(follow_up.lesions) + 1
+    assert len(np.unique(labels)) == follow_up.totals.lesion_count + 1
     series = replace(
         follow_up.probabilities.aligned.selected.current.series["flair"].series,
         series_uid=header.SeriesInstanceUID,

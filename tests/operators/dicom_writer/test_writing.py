@@ -164,6 +164,11 @@ def test_a_rerun_has_the_same_lesions_in_new_objects(tmp_path: Path) -> None:
     ]
 
 
+@pytest.fixture(scope="module")
+def first_study(tmp_path_factory: pytest.TempPathFactory) -> FollowUp:
+    return make_follow_up(tmp_path_factory.mktemp("first"), prior=False)
+
+
 @pytest.mark.parametrize(
     "function",
     ["build_segmentation", "build_report", "write_preview", "write_report",
@@ -171,9 +176,12 @@ def test_a_rerun_has_the_same_lesions_in_new_objects(tmp_path: Path) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("error", [ValueError("boom"), OSError(28, "No space left on device")])
 def test_a_failure_in_any_part_leaves_no_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
+    first_study: FollowUp,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    error: Exception,
 ) -> None:
-    follow_up = make_follow_up(tmp_path, prior=False)
     out = tmp_path / "out"
     for name in ("write_preview", "write_report", "write_encapsulated_pdf"):
         if name != function:
@@ -185,19 +193,20 @@ def test_a_failure_in_any_part_leaves_no_result(
     monkeypatch.setattr(writing, function, fail)
     expected = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
-        write_outputs(out, follow_up, DICOMWriterSettings())
+        write_outputs(out, first_study, DICOMWriterSettings())
     assert list(out.iterdir()) == []
 
 
-def test_timing_is_collected_from_messages_that_carry_only_their_own(tmp_path: Path) -> None:
-    follow_up = make_follow_up(tmp_path, prior=False)
-    probabilities = follow_up.probabilities
+def test_timing_is_collected_from_messages_that_carry_only_their_own(
+    first_study: FollowUp,
+) -> None:
+    probabilities = first_study.probabilities
     aligned = probabilities.aligned
     selected = replace(aligned.selected, timing_s={"dicom_loader": 1.0, "series_selector": 2.0})
     aligned = replace(aligned, selected=selected, timing_s={"registration": 3.0})
     probabilities = replace(probabilities, aligned=aligned, timing_s={"lesion_segmentation": 4.0})
     follow_up = replace(
-        follow_up, probabilities=probabilities, timing_s={"longitudinal_comparator": 5.0}
+        first_study, probabilities=probabilities, timing_s={"longitudinal_comparator": 5.0}
     )
     assert list(collect_timing(follow_up).items()) == [
         ("dicom_loader", 1.0),
