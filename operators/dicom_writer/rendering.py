@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from highdicom import Volume
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import find_objects
+from scipy.ndimage import affine_transform, find_objects
 
 from operators.dicom_writer.colours import CHANGE_COLOURS
 from operators.geometry import resample_to
@@ -231,23 +231,16 @@ class Scene:
         rows, columns = self.in_plane_spacing
         low, high = window
         step = field.pixel_mm
-        source = Image.fromarray(np.ascontiguousarray(volume.array[slice_index], dtype=np.float32))
-        # Pillow's coefficients relate pixel corners, the field relates centres.
-        picture = source.transform(
-            (field.size, field.size),
-            Image.Transform.AFFINE,
-            (
-                step / columns,
-                0.0,
-                (field.left_mm - step / 2.0) / columns + 0.5,
-                0.0,
-                step / rows,
-                (field.top_mm - step / 2.0) / rows + 0.5,
-            ),
-            resample=Image.Resampling.BICUBIC,
-            fillcolor=low,
+        picture = affine_transform(
+            volume.array[slice_index].astype(np.float32, copy=False),
+            (step / rows, step / columns),
+            offset=(field.top_mm / rows, field.left_mm / columns),
+            output_shape=(field.size, field.size),
+            order=3,
+            mode="constant",
+            cval=low,
         )
-        grey = np.clip((np.asarray(picture) - low) * (255.0 / (high - low)), 0.0, 255.0)
+        grey = np.clip((picture - low) * (255.0 / (high - low)), 0.0, 255.0)
         return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
 
 
