@@ -80,7 +80,9 @@ def volumes_over_time(
             markersize=2.8,
         )
     highest = max([max(one.volume_ml, one.prior_volume_ml or 0.0) for one in lesions] or [1e-3])
+    key = "axis_lesion"
     if highest > 1.0:
+        key = "axis_lesion_log"
         # Small lesions stay apart although a large one is there.
         right.set_yscale("symlog", linthresh=0.1, linscale=0.6)
         ticks = [tick for tick in (0.0, 0.1, 1.0, 10.0, 100.0) if tick <= 10.0 * highest]
@@ -89,7 +91,7 @@ def volumes_over_time(
         right.set_ylim(-0.01, 1.6 * highest)
     else:
         right.set_ylim(-0.02 * highest, 1.15 * highest)
-    _finish(right, words["axis_lesion"])
+    _finish(right, words[key])
     span = times[-1] - times[0] or 1.0
     for axes in (left, right):
         axes.set_xlim(times[0] - 0.25 * span, times[-1] + 0.25 * span)
