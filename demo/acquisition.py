@@ -17,7 +17,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 from scipy.spatial.transform import Rotation
 
-from demo.anatomy import FloatArray, TissueIntensity
+from demo.anatomy import Anatomy, FloatArray, TissueIntensity, signal
 from demo.lesions import PlantedLesion
 
 Matrix = npt.NDArray[np.float64]
@@ -112,9 +112,15 @@ def rigid(
     return matrix
 
 
+def head_image(anatomy: Anatomy, contrast: Contrast) -> sitk.Image:
+    """The head without lesions in one contrast, float32 in the anatomy's frame."""
+    image = sitk.GetImageFromArray(signal(anatomy, contrast.tissue).transpose(2, 1, 0))
+    image.SetOrigin(anatomy.origin.tolist())
+    return image
+
+
 def scan(
-    head: FloatArray,
-    head_origin: Sequence[float],
+    head: sitk.Image,
     lesions: Sequence[tuple[PlantedLesion, float]],
     contrast: Contrast,
     prescription: Prescription,
@@ -129,9 +135,8 @@ def scan(
 
     Parameters
     ----------
-    head, head_origin
-        Signal without lesions at 1 mm (``anatomy.signal``) and the first voxel's LPS position in
-        the anatomy's frame.
+    head
+        Signal without lesions in the anatomy's frame (``head_image``).
     lesions
         Each lesion present and its volume in mm³ at the time.
     contrast, prescription, pose
@@ -151,7 +156,7 @@ def scan(
         uint16 over (slices, rows, columns).
     """
     affine = prescription.affine()
-    image = _sample(head, head_origin, prescription, affine, pose)
+    image = _sample(head, prescription, affine, pose)
     for lesion, volume_mm3 in lesions:
         found = lesion_fraction(lesion, volume_mm3, affine, prescription.shape, pose, profile=True)
         if found is None:
@@ -173,11 +178,7 @@ def scan(
 
 
 def _sample(
-    head: FloatArray,
-    head_origin: Sequence[float],
-    prescription: Prescription,
-    affine: Matrix,
-    pose: Matrix,
+    head: sitk.Image, prescription: Prescription, affine: Matrix, pose: Matrix
 ) -> FloatArray:
     """The head averaged over each slice's profile."""
     thick = prescription.slice_spacing_mm > _THICK_MM
@@ -188,11 +189,9 @@ def _sample(
     # Sub-slice 0 of slice 0 lies half the profile before the slice's centre.
     fine[:3, 3] -= fine[:3, 0] * (taps - 1) / 2.0
     count = (prescription.slices - 1) * steps + taps
-    source = sitk.GetImageFromArray(head.transpose(2, 1, 0))
-    source.SetOrigin([float(v) for v in head_origin])
     to_anatomy = np.linalg.inv(pose) @ fine
     shape = (count, prescription.rows, prescription.columns)
-    sub = _resample_indices(source, to_anatomy, shape)
+    sub = _resample_indices(head, to_anatomy, shape)
     if not thick:
         return sub
     windows = np.lib.stride_tricks.sliding_window_view(sub, taps, axis=0)[::steps]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -209,7 +208,8 @@ def classic_series(
             pixels, slope, intercept = encode_pixels(array[k], float(slopes[k]))
         else:
             pixels = stored[k]
-        dataset = deepcopy(template)
+        dataset = Dataset()
+        dataset.update(template)
         position = (affine @ np.array([k, 0.0, 0.0, 1.0]))[:3]
         dataset.InstanceNumber = int(
             first_number - 1 + numbers[k if toward_head else len(array) - 1 - k]

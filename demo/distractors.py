@@ -51,7 +51,6 @@ def distractor_series(
     def image(role: str, prescription: Prescription, gain: float, noise: float) -> hd.Volume:
         return scan(
             patient.heads[role],
-            patient.head_origin,
             study.lesions,
             CONTRASTS[role],
             prescription,

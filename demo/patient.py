@@ -8,6 +8,7 @@ from datetime import date
 
 import highdicom as hd
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 from pydicom.uid import generate_uid
 
 from demo.acquisition import (
@@ -15,11 +16,12 @@ from demo.acquisition import (
     Contrast,
     Matrix,
     Prescription,
+    head_image,
     lesion_fraction,
     rigid,
     scan,
 )
-from demo.anatomy import FloatArray, TissueIntensity, build_anatomy, signal
+from demo.anatomy import TissueIntensity, build_anatomy
 from demo.lesions import DEFAULT_PLAN, LesionPlan, PlantedLesion, plant
 
 ROLES = ("flair", "t2", "t1")
@@ -136,9 +138,8 @@ class SyntheticPatient:
     lesions: tuple[PlantedLesion, ...]
     studies: tuple[ScannedStudy, ...]
     """The current study first; then the prior one, if any."""
-    heads: dict[str, FloatArray]
-    """Signal of the head without lesions by contrast, on the anatomy's grid."""
-    head_origin: tuple[float, ...]
+    heads: dict[str, sitk.Image]
+    """Signal of the head without lesions by contrast, in the anatomy's frame."""
 
     @property
     def current(self) -> ScannedStudy:
@@ -201,8 +202,7 @@ def make_patient(
         for index in range(2)
     ]
     lesions = plant(anatomy, plan, seed, lambda lesion: _seen_whole(lesion, poses))
-    heads = {role: signal(anatomy, CONTRASTS[role].tissue) for role in ROLES}
-    origin = tuple(float(v) for v in anatomy.origin)
+    heads = {role: head_image(anatomy, CONTRASTS[role]) for role in ROLES}
     scanned = []
     for index in range(studies):
         frame_uid = make_uid(seed, "frame", index)
@@ -222,7 +222,6 @@ def make_patient(
                 pose,
                 scan(
                     heads[role],
-                    origin,
                     present,
                     CONTRASTS[role],
                     prescription,
@@ -249,7 +248,6 @@ def make_patient(
         lesions,
         tuple(scanned),
         heads,
-        origin,
     )
 
 
