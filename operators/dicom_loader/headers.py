@@ -9,12 +9,12 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from operators.dicom_loader.elements import (
@@ -40,6 +40,8 @@ PARSE_ERRORS = (
     RecursionError,
     AssertionError,
     MemoryError,
+    OSError,
+    BytesLengthException,
     InvalidDicomError,
     struct.error,
     zlib.error,
@@ -51,6 +53,7 @@ _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 _EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PREFIX = b"DICM"
+_FRAGMENT = b"\xfe\xff\x00\xe0"
 _FIRST_READ_BYTES = 65536
 
 
@@ -311,7 +314,7 @@ def read_header(path: Path) -> Header | Unreadable:
             data = stream.read(_FIRST_READ_BYTES)
             while True:
                 try:
-                    return _parse(path, data, size)
+                    return _parse(path, data, size, stream)
                 except NeedMoreError as error:
                     if len(data) >= size:
                         partial = Header(path, True, error.values, truncated=True)
@@ -323,7 +326,7 @@ def read_header(path: Path) -> Header | Unreadable:
         return Unreadable(f"cannot be opened ({type(error).__name__})", damaged=True)
 
 
-def _parse(path: Path, data: bytes, size: int) -> Header | Unreadable:
+def _parse(path: Path, data: bytes, size: int, stream: BinaryIO) -> Header | Unreadable:
     """The header in a file's first bytes; NeedMoreError when they do not hold all of it."""
     if not data:
         return Unreadable("empty file")
@@ -337,7 +340,7 @@ def _parse(path: Path, data: bytes, size: int) -> Header | Unreadable:
         encoding = _encoding(_meta_text(meta, 0x00020010), data[start : start + 6])
         found = find_elements(data, start, encoding, _ALL_TAGS)
         header = Header(path, encoding.little_endian, found.values)
-        header.truncated = _pixels_cut_short(found, size)
+        header.truncated = _pixels_cut_short(found, size, stream)
     except UnknownEncodingError:
         header_or_reason = _parse_with_pydicom(path)
         if isinstance(header_or_reason, Unreadable):
@@ -365,11 +368,24 @@ def _encoding(transfer_syntax: str, beginning: bytes) -> Encoding:
     return Encoding(not explicit, not (explicit and beginning[:1] == b"\0"))
 
 
-def _pixels_cut_short(found: Elements, size: int) -> bool:
-    length = found.pixel_length
-    if length is None:
+def _pixels_cut_short(found: Elements, size: int, stream: BinaryIO) -> bool:
+    """Whether the file ends inside its pixel data.
+
+    Compressed pixel data are followed from fragment to fragment (PS3.5 A.4); a file that ends
+    after a whole fragment without the closing delimiter is left to the decoder.
+    """
+    if found.pixel_length is None:
         return False
-    return length != UNDEFINED_LENGTH and found.pixel_start + length > size
+    at = found.pixel_start
+    if found.pixel_length != UNDEFINED_LENGTH:
+        return at + found.pixel_length > size
+    while at + 8 <= size:
+        stream.seek(at)
+        item = stream.read(8)
+        if item[:4] != _FRAGMENT:
+            return False
+        at += 8 + int.from_bytes(item[4:], "little")
+    return at > size
 
 
 def _parse_with_pydicom(path: Path) -> Header | Unreadable:

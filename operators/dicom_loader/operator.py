@@ -16,6 +16,8 @@ from operators.stages import stage
 class DICOMLoaderOperator(Operator):  # type: ignore[misc]
     """Scans a folder by headers.
 
+    It has no input: give it a ``CountCondition(fragment, 1)``, or it scans for ever.
+
     Named output
     ------------
     study_collection : StudyCollection

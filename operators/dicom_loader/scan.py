@@ -98,6 +98,8 @@ class _Findings:
         self.skipped: Counter[str] = Counter()
         self.modalities: Counter[str] = Counter()
         self.damaged: list[tuple[str, str]] = []
+        self.damaged_of_unknown_series: list[tuple[Path, str, str]] = []
+        self.series_in_folder: dict[Path, set[str]] = defaultdict(set)
         self.file_problems: dict[str, list[SeriesProblem]] = defaultdict(list)
         self.duplicates = 0
         self.instances: dict[str, tuple[Path, str]] = {}
@@ -174,6 +176,7 @@ def scan_folder(
     if not any(contents.frames for contents in findings.studies.values()):
         raise _nothing_usable(folder, count, findings)
     _check_dates(findings, today or datetime.now().date(), settings)
+    _place_unknown_damage(findings)
     quality = _quality(findings)
     keys = _patient_keys([contents.patient for contents in findings.studies.values()])
     studies = [
@@ -220,7 +223,7 @@ def _take(findings: _Findings, path: Path, folder: Path) -> None:
     header = read_header(path)
     name = str(path.relative_to(folder))
     if isinstance(header, Unreadable):
-        _set_aside(findings, name, header)
+        _set_aside(findings, path, name, header)
         return
     sop_class = header.text("SOPClassUID") or ""
     modality = header.text("Modality") or ""
@@ -236,7 +239,8 @@ def _take(findings: _Findings, path: Path, folder: Path) -> None:
         return
     series_uid = header.text("SeriesInstanceUID") or ""
     if not series_uid or header.text("StudyInstanceUID") is None:
-        _set_aside(findings, name, Unreadable("damaged (no Study or Series UID)", damaged=True))
+        why = Unreadable("damaged (no Study or Series Instance UID)", damaged=True)
+        _set_aside(findings, path, name, why)
         return
     instance = instance_of(header)
     earlier = findings.instances.get(instance.sop_instance_uid)
@@ -249,7 +253,7 @@ def _take(findings: _Findings, path: Path, folder: Path) -> None:
         frames = _frames_of(header, facts) if image else []
     except PARSE_ERRORS as error:
         reason = f"damaged ({type(error).__name__})"
-        _set_aside(findings, name, Unreadable(reason, True, series_uid))
+        _set_aside(findings, path, name, Unreadable(reason, True, series_uid))
         return
     contents = findings.studies.setdefault(
         (facts.study_uid, facts.patient), _StudyContents(facts.patient)
@@ -261,22 +265,38 @@ def _take(findings: _Findings, path: Path, folder: Path) -> None:
         if not contents.facts or contents.facts[-1] is not facts:
             contents.facts.append(facts)
         contents.frames[series_uid].extend(frames)
+        findings.series_in_folder[path.parent].add(series_uid)
         if header.truncated:
-            _report_damage(findings, name, Unreadable("truncated", True, series_uid))
+            _report_damage(findings, path, name, Unreadable("truncated", True, series_uid))
 
 
-def _set_aside(findings: _Findings, name: str, why: Unreadable) -> None:
+def _set_aside(findings: _Findings, path: Path, name: str, why: Unreadable) -> None:
     findings.skipped[why.reason] += 1
     if why.damaged:
-        _report_damage(findings, name, why)
+        _report_damage(findings, path, name, why)
 
 
-def _report_damage(findings: _Findings, name: str, why: Unreadable) -> None:
+def _report_damage(findings: _Findings, path: Path, name: str, why: Unreadable) -> None:
     findings.damaged.append((name, why.reason))
     if why.series_uid:
-        findings.file_problems[why.series_uid].append(
-            SeriesProblem("unreadable_file", f"The file {name} is {why.reason}.", fatal=True)
-        )
+        findings.file_problems[why.series_uid].append(_unreadable_file(name, why.reason))
+    else:
+        findings.damaged_of_unknown_series.append((path.parent, name, why.reason))
+
+
+def _unreadable_file(name: str, reason: str) -> SeriesProblem:
+    return SeriesProblem("unreadable_file", f"The file {name} is {reason}.", fatal=True)
+
+
+def _place_unknown_damage(findings: _Findings) -> None:
+    """A damaged file in a folder with images of one series alone counts as a slice of it.
+
+    Its place in the series is unknown, so that the gap that it leaves may not show.
+    """
+    for folder, name, reason in findings.damaged_of_unknown_series:
+        present = findings.series_in_folder.get(folder, set())
+        if len(present) == 1:
+            findings.file_problems[next(iter(present))].append(_unreadable_file(name, reason))
 
 
 def _facts_of(findings: _Findings, header: Header, image: bool) -> _FileFacts:

@@ -242,6 +242,7 @@ def find_problems(stacks: Sequence[Stack], settings: DICOMLoaderSettings | None 
     _compare_siblings(stacks)
     _find_localizer(stacks, settings)
     _compare_with_stated_count(stacks)
+    _find_gaps_in_numbers(stacks)
 
 
 def _compare_siblings(stacks: Sequence[Stack]) -> None:
@@ -339,6 +340,28 @@ def _compare_with_stated_count(stacks: Sequence[Stack]) -> None:
             SeriesProblem(
                 "fewer_images_than_stated",
                 f"The header states {number} images in the acquisition, {found} are there.",
+                fatal=False,
+            )
+        )
+
+
+def _find_gaps_in_numbers(stacks: Sequence[Stack]) -> None:
+    """Look for absent instance numbers, the only trace that a missing end slice may leave."""
+    numbers = [frame.instance_number for stack in stacks for frame in stack.frames]
+    present = {number for number in numbers if number is not None}
+    if len(present) != len(numbers) or not present:
+        return
+    absent = max(present) - len(present) if min(present) >= 1 else 0
+    if absent <= 0 or any(
+        problem.code == "missing_slices" for s in stacks for problem in s.problems
+    ):
+        return
+    for stack in stacks:
+        stack.problems.append(
+            SeriesProblem(
+                "gaps_in_numbers",
+                f"The images are numbered from {min(present)} to {max(present)}, but "
+                f"{absent} numbers are absent; slices at an end of the series may be missing.",
                 fatal=False,
             )
         )

@@ -83,6 +83,15 @@ def test_fewer_images_than_stated_is_a_warning(tmp_path: Path) -> None:
     assert [(p.code, p.fatal) for p in series.problems] == [("fewer_images_than_stated", False)]
 
 
+@pytest.mark.parametrize(("kept", "absent"), [(slice(1, None), 1), (slice(2, 6), 2)])
+def test_missing_first_slices_leave_a_trace_in_the_numbers(
+    tmp_path: Path, kept: slice, absent: int
+) -> None:
+    series = only(scan_series(make_classic_series()[kept], tmp_path))
+    assert [(p.code, p.fatal) for p in series.problems] == [("gaps_in_numbers", False)]
+    assert f"{absent} numbers are absent" in series.problems[0].message
+
+
 def test_uneven_spacing(tmp_path: Path) -> None:
     grid = Grid()
     datasets = make_classic_series(grid)

@@ -195,13 +195,22 @@ def test_truncated_file_makes_its_series_unusable(tmp_path: Path, keep: float) -
     assert note_codes(collection) == ["unreadable_files"]
 
 
-def test_damaged_file_of_unknown_series_is_reported(tmp_path: Path) -> None:
+def test_damaged_file_beside_one_series_is_taken_for_a_slice_of_it(tmp_path: Path) -> None:
     paths = write_files(make_classic_series(), tmp_path)
     paths[6].write_bytes(paths[6].read_bytes()[:400])
     collection = scan_folder(tmp_path)
     assert note_codes(collection) == ["unreadable_files"]
     assert "im_0007 (truncated)" in collection.quality[0].message
     assert collection.skipped == {"truncated": 1}
+    assert [p.code for p in all_series(collection)[0].problems] == ["unreadable_file"]
+
+
+def test_damaged_file_among_several_series_is_reported(tmp_path: Path) -> None:
+    paths = write_files([*make_classic_series(), *make_classic_series()], tmp_path)
+    paths[6].write_bytes(paths[6].read_bytes()[:400])
+    collection = scan_folder(tmp_path)
+    assert "im_0007 (truncated)" in collection.quality[0].message
+    assert [series.problems for series in all_series(collection)] == [(), ()]
 
 
 def test_file_without_permission_is_reported(
@@ -218,7 +227,8 @@ def test_file_without_permission_is_reported(
     monkeypatch.setattr(Path, "open", refuse)
     collection = scan_folder(tmp_path)
     assert "im_0003 (cannot be opened (PermissionError))" in collection.quality[0].message
-    assert [p.code for p in all_series(collection)[0].problems] == ["missing_slices"]
+    codes = [problem.code for problem in all_series(collection)[0].problems]
+    assert codes == ["missing_slices", "unreadable_file"]
 
 
 def test_image_without_series_uid_is_reported(tmp_path: Path) -> None:
