@@ -109,7 +109,7 @@ def _lateral_ventricles(
     affine: np.ndarray,
 ) -> np.ndarray:
     box = (np.abs(x) >= 1) & (np.abs(x) <= 38) & (y >= -62) & (y <= 38) & (z >= -18) & (z <= 34)
-    dark = brain & (tissue < 0.5) & (t1 < 0.5) & box
+    dark = brain & (tissue < 0.7) & (t1 < 0.6) & box
     near = _bounding_box(dark, 15)
     dark[near] &= ndimage.distance_transform_edt(brain[near]) > 14
     parts, _ = ndimage.label(dark)

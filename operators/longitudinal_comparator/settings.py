@@ -43,5 +43,5 @@ class LongitudinalComparatorSettings(Settings):
     juxtacortical_mm: Millimetres = 2.0
     """A lesion is juxtacortical if ``juxtacortical_share`` of it comes this close to the cortex of
     the atlas."""
-    juxtacortical_share: Share = 0.25
+    juxtacortical_share: Share = 0.20
     """See ``juxtacortical_mm``."""
