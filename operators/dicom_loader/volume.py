@@ -193,10 +193,11 @@ def _read_multi_frame(series: Series) -> tuple[hd.Volume, tuple[Dataset, ...]]:
     if facts.orientation is None or facts.pixel_spacing is None or distances is None:
         raise InputError(series.label, "Its frames have no geometry.", _EXPORT_AGAIN)
     try:
-        image = hd.imread(path)
+        dataset = dcmread(path, force=True)
+        _state_transfer_syntax(dataset)
         for frame in frames:
-            _check_frame_rescale(series, path, image, frame)
-        array = image.get_frames(
+            _check_frame_rescale(series, path, dataset, frame)
+        array = _without_dimensions(dataset).get_frames(
             [frame.number or 1 for frame in frames],
             dtype=np.float32,
             apply_real_world_transform=False,
@@ -217,6 +218,17 @@ def _read_multi_frame(series: Series) -> tuple[hd.Volume, tuple[Dataset, ...]]:
     return volume, (dcmread(path, stop_before_pixels=True, force=True),)
 
 
+def _without_dimensions(dataset: Dataset) -> hd.Image:
+    """The image without its dimension indices, whose private pointers highdicom does not accept.
+
+    Philips writes such pointers; the frames are addressed by number here, so that none is needed.
+    """
+    for keyword in ("DimensionIndexSequence", "DimensionOrganizationSequence"):
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    return hd.Image.from_dataset(dataset, copy=False)
+
+
 def _frames_in_order(series: Series, path: Path) -> list[Frame]:
     header = read_header(path)
     if isinstance(header, Unreadable):
@@ -231,7 +243,7 @@ def _frames_in_order(series: Series, path: Path) -> list[Frame]:
     )
 
 
-def _check_frame_rescale(series: Series, path: Path, image: hd.Image, frame: Frame) -> None:
+def _check_frame_rescale(series: Series, path: Path, image: Dataset, frame: Frame) -> None:
     groups = [image.get("SharedFunctionalGroupsSequence", [None])[0]]
     groups.append(image.PerFrameFunctionalGroupsSequence[(frame.number or 1) - 1])
     for group in groups:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.uid import generate_uid
 
 from operators.dicom_loader.scan import scan_folder
+from operators.dicom_loader.volume import read_volume
 from operators.errors import InputError
 from operators.messages import Series
 
@@ -134,3 +138,56 @@ def test_other_kinds_of_images_are_named(found: dict[str, tuple[Series, ...]]) -
     assert "single_slice" in codes(found["04_GE_MEDIC_n1"][0])
     assert "duplicate_positions" in codes(found["05_GE_MEDIC_n8"][0])
     assert "missing_frame_of_reference" in codes(found["16_Siemens_n1"][0])
+
+
+ENHANCED = [
+    ("00_Philips_T1W_FFE_Sno_CS2_n2", 1),
+    ("02_Philips_T1W_TSE_Sno_CSno_CSAIno_n2", 1),
+    ("00_Siemens_REST1_w_SMS_PF7_8_n4", 1),
+    ("01_Philips_B0_NS_n1", 2),
+    ("01_Siemens_anat_T1w_acq_tfl_n1", 1),
+    ("10_Philips_n1", 1),
+    ("11_Philips_n1", 4),
+    ("16_Siemens_n1", 1),
+    ("17_Hyperfin_n1", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "stacks"), ENHANCED)
+def test_real_enhanced_headers_with_pixels_become_volumes(
+    shared_data: Path, tmp_path: Path, name: str, stacks: int
+) -> None:
+    """Each frame gets its own number as stored value, and has to be found at its own position."""
+    (source,) = (shared_data / "dicom_headers").glob(f"*/{name}/0000.dcm")
+    dataset = dcmread(source)
+    if "FrameOfReferenceUID" not in dataset:
+        dataset.FrameOfReferenceUID = generate_uid()
+    count = int(dataset.NumberOfFrames)
+    pixels = np.zeros((count, dataset.Rows, dataset.Columns), np.uint16)
+    pixels += np.arange(1, count + 1, dtype=np.uint16)[:, None, None]
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 15, 0, 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = pixels.tobytes()
+    dataset["PixelData"].VR = "OW"
+    dataset.save_as(tmp_path / "image")
+    (study,) = scan_folder(tmp_path).studies
+    assert len(study.series) == stacks
+    seen = 0
+    for series in study.series:
+        volume, _ = read_volume(series)
+        for number in series.frame_numbers or range(1, count + 1):
+            groups = dataset.PerFrameFunctionalGroupsSequence[number - 1]
+            position = groups.PlanePositionSequence[0].ImagePositionPatient
+            index = volume.map_reference_to_indices(np.array([[float(v) for v in position]]))[0]
+            np.testing.assert_allclose(index, np.rint(index), atol=0.02)
+            transformation = groups.get("PixelValueTransformationSequence")
+            if transformation is None:
+                shared = dataset.get("SharedFunctionalGroupsSequence")
+                transformation = shared and shared[0].get("PixelValueTransformationSequence")
+            slope = float(transformation[0].RescaleSlope) if transformation else 1.0
+            intercept = float(transformation[0].RescaleIntercept) if transformation else 0.0
+            value = volume.array[round(index[0]), 0, 0]
+            assert value == pytest.approx(number * slope + intercept, rel=1e-5)
+            seen += 1
+    assert seen == count
