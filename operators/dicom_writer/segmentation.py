@@ -20,7 +20,6 @@ from operators.messages import Lesion, SelectedSeries
 
 CONTENT_LABEL = "MS_LESIONS"
 EMPTY_LABEL = "No lesion found"
-_SAME_PLANE_MM = 0.05
 
 
 def build_segmentation(context: OutputContext) -> Segmentation:
@@ -213,7 +212,7 @@ def _state_spacing(dataset: Dataset, volume: hd.Volume) -> None:
 def _check_plane(position: Sequence[float], volume: hd.Volume, index: int) -> None:
     expected = volume.affine[:3, 3] + index * volume.affine[:3, 0]
     away = float(np.linalg.norm(np.asarray(position, dtype=float) - expected))
-    if away > max(_SAME_PLANE_MM, 0.1 * float(volume.spacing[0])):
+    if away > 0.5 * float(volume.spacing[0]):
         raise ValueError(f"slice {index} of the FLAIR volume has no image at its position")
 
 

@@ -16,6 +16,7 @@ class DICOMWriterSettings(Settings):
     """Series numbers of SEG, SR, preview and PDF: this one and the next three; moved up by hundreds
     when the current study already uses one of them."""
     segmentation_type: Literal["BINARY", "LABELMAP"] = "BINARY"
-    """LABELMAP (DICOM Supplement 243) is much smaller, but older viewers do not know it."""
+    """LABELMAP (DICOM Supplement 243) is much smaller, but older viewers do not know it; nor do
+    validators of today, which then refuse the report's references to its segments."""
     institution_name: str | None = None
     """Where the application runs; the source images' institution is never claimed for it."""

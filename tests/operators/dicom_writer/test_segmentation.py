@@ -299,3 +299,49 @@ def test_a_real_enhanced_mr_image_of_a_scanner(
     read = hd.seg.segread(path).get_volume(combine_segments=True)
     np.testing.assert_array_equal(read.match_geometry(volume, tol=1e-2).array, labels)
     compare_with_dcmqi(follow_up, path, tmp_path / "dcmqi", dcmqi)
+
+
+def test_a_flair_without_frame_of_reference_gets_one_for_the_run(
+    classic: FollowUp, tmp_path: Path
+) -> None:
+    flair = classic.probabilities.aligned.selected.current.series["flair"]
+    headers = []
+    for header in flair.headers:
+        changed = Dataset()
+        changed.update(header)
+        del changed.FrameOfReferenceUID
+        headers.append(changed)
+    series = replace(flair.series, frame_of_reference_uid=None)
+    without = with_flair(classic, headers=tuple(headers), series=series)
+    context = OutputContext(without)
+    path = save(build_segmentation(context), tmp_path / "seg.dcm")
+    assert dcmread(path).FrameOfReferenceUID == context.frame_of_reference_uid
+    read = hd.seg.segread(path).get_volume(combine_segments=True)
+    assert read.frame_of_reference_uid == context.frame_of_reference_uid
+    np.testing.assert_array_equal(
+        read.match_geometry(
+            hd.Volume(classic.labels.array, classic.labels.affine, coordinate_system="PATIENT")
+        ).array,
+        classic.labels.array,
+    )
+
+
+def test_frames_keep_the_positions_of_a_slightly_uneven_series(
+    classic: FollowUp, tmp_path: Path
+) -> None:
+    """Rounded positions leave slices a little off the volume's grid; viewers lay a segment over
+    the image at its very position, so that one is written."""
+    flair = classic.probabilities.aligned.selected.current.series["flair"]
+    headers = []
+    for index, header in enumerate(flair.headers):
+        changed = deepcopy(header)
+        position = [float(value) for value in header.ImagePositionPatient]
+        position[2] += 0.02 * (index % 2)
+        changed.ImagePositionPatient = [f"{value:.3f}" for value in position]
+        headers.append(changed)
+    uneven = with_flair(classic, headers=tuple(headers))
+    dataset = dcmread(save(build_segmentation(OutputContext(uneven)), tmp_path / "seg.dcm"))
+    stated = {tuple(header.ImagePositionPatient) for header in headers}
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        assert tuple(frame.PlanePositionSequence[0].ImagePositionPatient) in stated
+    assert dataset.pixel_array.sum() == (classic.labels.array > 0).sum()
