@@ -17,6 +17,7 @@ import pytest
 from pydicom.uid import JPEG2000, generate_uid
 
 from app.__main__ import main
+from operators.version import NAME
 from tests.conftest import ROOT
 from tests.e2e.small_study import BRAIN, head_pixels, series, study, write
 from tests.operators.dicom_loader.builders import (
@@ -247,7 +248,7 @@ def secondary_capture_only(folder: Path) -> Path:
 
 
 CASES: list[tuple[Callable[[Path], Path], tuple[str, ...]]] = [
-    (empty, ("input folder", "empty")),
+    (empty, ("input folder", "no files")),
     (truncated, ("im_0011",)),
     (text_named_dcm, ("DICOM",)),
     (ct_only, ("CT",)),
@@ -264,7 +265,7 @@ CASES: list[tuple[Callable[[Path], Path], tuple[str, ...]]] = [
     (nan_pixels, ("series 4",)),
     (zero_slope, ("series 4",)),
     (absurd_spacing, ("series 4", "spacing")),
-    (missing_position, ("series 4", "ImagePositionPatient")),
+    (missing_position, ("series 4", "missing_position")),
     (sheared, ("series 4", "shear")),
     (uneven_spacing, ("series 4", "spacing")),
     (future_date, ("future",)),
@@ -366,9 +367,8 @@ def test_broken_app_yaml_is_a_configuration_error(
 def test_a_failure_removes_the_results_of_an_earlier_run(tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     (out / "dicom").mkdir(parents=True)
-    old = series()[0]
+    old = series(ManufacturerModelName=NAME)[0]
     old.save_as(out / "dicom" / "segmentation.dcm", enforce_file_format=True)
-    (out / "results.json").write_text('{"software": {"name": "MS Lesion Follow-up"}}')
     assert run(empty(tmp_path / "in"), out) == 2
     assert_no_dicom(out)
 
