@@ -177,8 +177,8 @@ def scan_folder(
         raise _nothing_usable(folder, count, findings)
     _check_dates(findings, today or datetime.now().date(), settings)
     _place_unknown_damage(findings)
-    quality = _quality(findings)
     keys = _patient_keys([contents.patient for contents in findings.studies.values()])
+    quality = [*_quality(findings), *_identity_notes(keys)]
     studies = [
         _study(study_uid, keys[contents.patient], contents, findings, settings)
         for (study_uid, _), contents in findings.studies.items()
@@ -461,6 +461,27 @@ def _patient_keys(patients: Sequence[_Patient]) -> dict[_Patient, str]:
     return keys
 
 
+def _identity_notes(keys: dict[_Patient, str]) -> list[QualityNote]:
+    """A doubt where one identifier comes with names that share no word, or with two sexes."""
+    by_key: dict[str, list[_Patient]] = defaultdict(list)
+    for patient, key in keys.items():
+        by_key[key].append(patient)
+    for group in by_key.values():
+        sexes = {patient.sex.upper() for patient in group if patient.sex.upper() in ("F", "M")}
+        names = [words for patient in group if (words := set(patient.name.casefold().split()))]
+        strangers = any(not words & names[0] for words in names[1:])
+        if len(sexes) > 1 or strangers:
+            return [
+                QualityNote(
+                    "patient_attributes_differ",
+                    "warning",
+                    "Images with the same patient identifier differ in the patient's name or sex; "
+                    "make sure that they belong to one patient.",
+                )
+            ]
+    return []
+
+
 # --- the message ------------------------------------------------------------------------------
 
 
@@ -475,9 +496,9 @@ def _study(
     for series_uid, frames in contents.frames.items():
         stacks = split_series(frames, settings)
         find_problems(stacks, settings)
-        for stack in stacks:
+        for stack, count in zip(stacks, count_times(stacks), strict=True):
             stack.problems += findings.file_problems.get(series_uid, [])
-            series.append(to_series(stack, count_times(stack, stacks)))
+            series.append(to_series(stack, count))
     series.sort(key=lambda s: (s.attributes.series_number or 0, s.series_uid))
     acquired = _acquired(contents)
     times = [facts.time for facts in contents.facts or contents.derived_facts if facts.time]

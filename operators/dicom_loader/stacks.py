@@ -398,11 +398,11 @@ def to_series(stack: Stack, temporal_positions: int) -> Series:
     )
 
 
-def count_times(stack: Stack, stacks: Sequence[Stack]) -> int:
-    """How many stacks of the series differ from this one in time alone, itself included."""
+def count_times(stacks: Sequence[Stack]) -> list[int]:
+    """For each stack of a series, how many differ from it in time alone, itself included."""
     fields = ("time", "repetition", "instance")
-
-    def rest(other: Stack) -> tuple[Hashable, ...]:
-        return tuple(value for key, value in other.key.items() if key not in fields)
-
-    return sum(rest(other) == rest(stack) for other in stacks)
+    others = [
+        tuple(value for key, value in stack.key.items() if key not in fields) for stack in stacks
+    ]
+    counts = Counter(others)
+    return [counts[other] for other in others]

@@ -346,6 +346,27 @@ def test_missing_identifier_is_noted(tmp_path: Path) -> None:
     assert note_codes(scan_folder(tmp_path)) == ["patient_identifier_missing"]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "doubt"),
+    [
+        ({"PatientSex": "M"}, True),
+        ({"PatientName": "Jensen^Karen"}, True),
+        ({"PatientName": "Jensen^Åse"}, False),
+        ({"PatientName": "ÅSE SØRENSEN"}, False),
+        ({"PatientName": ""}, False),
+        ({"PatientSex": "O"}, False),
+    ],
+)
+def test_doubt_about_one_identifier_for_two_people(
+    tmp_path: Path, attributes: dict, doubt: bool
+) -> None:
+    write_files(make_classic_series(), tmp_path / "1")
+    write_files(make_classic_series(**attributes), tmp_path / "2")
+    collection = scan_folder(tmp_path)
+    assert note_codes(collection) == (["patient_attributes_differ"] if doubt else [])
+    assert len({study.patient_key for study in collection.studies}) == 1
+
+
 def test_no_patient_data_in_messages_logs_or_keys(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
