@@ -15,7 +15,7 @@ from operators.registration.operator import RegistrationOperator
 from operators.series_selector.operator import SeriesSelectorOperator
 
 
-class MSLesionFollowUp(Application):
+class MSLesionFollowUp(Application):  # type: ignore[misc]
     """A follow-up MRI goes in as DICOM and comes back as DICOM.
 
     Parameters
