@@ -111,15 +111,24 @@ def lesion_occupancy(
     return result
 
 
-def contrasts(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Lesion over white matter intensity at severity 0 and 1, (3, 2): FLAIR, T2, T1."""
-    flair = 1.19 + rng.uniform(0, 0.12)
-    t2 = 1.12 + rng.uniform(0, 0.25)
+def contrasts(rng: np.random.Generator, grey_flair: float, grey_t2: float) -> NDArray[np.float64]:
+    """Lesion over white matter intensity at severity 0 and 1, (3, 2): FLAIR, T2, T1.
+
+    The ranges are those of the real case's lesions (FLAIR 1.2-1.5, T2 1.2-2.3, T1 0.6-1.0), and a
+    scan whose grey matter is bright has brighter lesions.
+
+    Parameters
+    ----------
+    grey_flair, grey_t2
+        Grey over white matter intensity.
+    """
+    flair = 1.22 + rng.uniform(0, 0.15) + max(0.0, grey_flair - 1.08) * rng.uniform(0.6, 1.2)
+    t2 = 1.2 + rng.uniform(0, 0.2) + max(0.0, grey_t2 - 1.25) * rng.uniform(0.4, 1.0)
     t1 = 1.0 + rng.uniform(-0.06, 0.04)
     return np.array(
         [
-            [flair, flair + rng.uniform(0.2, 0.6)],
-            [t2, t2 + rng.uniform(0.3, 1.0)],
+            [flair, flair + rng.uniform(0.25, 0.6)],
+            [t2, t2 + rng.uniform(0.4, 1.1)],
             [t1, t1 - rng.uniform(0.1, 0.45)],
         ]
     )
@@ -234,7 +243,9 @@ def transplanted(
         near = gaussian(own[None], 2.0)[0] > 0.02
         occupancy = torch.zeros_like(occupancy) if own_only else occupancy * ~near
     severity = severity_map(occupancy, rng)
-    table = contrasts(rng)
+    flat = background.images[0] / np.maximum(background.white_local[0], 1e-3)
+    normal = (background.brain > 0) & (background.ignore == 0) & (background.fluid == 0)
+    table = contrasts(rng, float(np.percentile(flat[normal][::29], 80)), 1.25)
     soft = gaussian(occupancy[None], float(rng.uniform(0.0, 0.8)))[0]
     halo = gaussian(occupancy[None], 2.5)[0] if rng.random() < 0.3 else None
     for channel in range(3):
@@ -334,9 +345,7 @@ def synthetic(
             [rng.uniform(0.6, 0.92), 1.0, rng.uniform(0.12, 0.5)],
         ]
     )
-    table = contrasts(rng)
-    table[0] += max(0.0, tissue[0, 0] - 1.1) * rng.uniform(0.4, 1.0)
-    table[1] += max(0.0, tissue[1, 0] - 1.2) * rng.uniform(0.3, 1.0)
+    table = contrasts(rng, tissue[0, 0], tissue[1, 0])
     severity = severity_map(occupancy, rng)
     if rng.random() < 0.4:
         severity = torch.full_like(severity, float(rng.uniform(0.1, 0.9)))

@@ -34,7 +34,7 @@ class Schedule:
     """
 
     first: int = 30
-    steps_per_volume: int = 40
+    steps_per_volume: int = 60
     window: int = 160
 
     def span(self, step: int) -> tuple[int, int]:
@@ -93,10 +93,19 @@ class Volume:
 
 
 class Pool:
-    """Reads patches from the pool's volumes."""
+    """Reads patches from the pool's volumes.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder
+        Where the generator writes them.
+    check
+        Called every half second while a volume is waited for; raises to end the wait.
+    """
+
+    def __init__(self, folder: Path, check: Callable[[], None] | None = None) -> None:
         self.folder = folder
+        self._check = check
         self._open: dict[int, Volume] = {}
         self.waited_s = 0.0
 
@@ -105,6 +114,8 @@ class Pool:
         if index not in self._open:
             path = self.folder / f"{stem(index)}.image.npy"
             while not path.exists():
+                if self._check is not None:
+                    self._check()
                 time.sleep(0.5)
                 self.waited_s += 0.5
             with np.load(self.folder / f"{stem(index)}.points.npz") as data:

@@ -3,80 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise, product
+from itertools import pairwise
 
 import cc3d
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Predict = Callable[[torch.Tensor], torch.Tensor]
+from operators.lesion_segmentation.tiling import predict_tiled
 
-
-def gaussian_window(size: int) -> torch.Tensor:
-    """nnU-Net's tile weight: a Gaussian with sigma = size / 8, its minimum above 0."""
-    line = torch.exp(-0.5 * ((torch.arange(size) - (size - 1) / 2) / (size / 8)) ** 2)
-    window = line[:, None, None] * line[None, :, None] * line[None, None, :]
-    return window.clamp_min(float(window.max()) * 1e-3)
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def predict_volume(
     predict: Predict, image: NDArray[np.float16], size: int = 64, step: float = 0.5
 ) -> NDArray[np.float32]:
-    """Lesion probability of a whole volume by tiles with Gaussian weights.
+    """Lesion probability of a whole volume, with the application's own tiling.
 
     Parameters
     ----------
     predict
-        Maps (1, 3, n, n, n) float32 to logits (1, 2, n, n, n).
+        Maps (1, channels, n, n, n) float32 to logits (1, 2, n, n, n).
     image
-        (3, z, y, x), z-scored and 0 outside the brain.
+        (channels, z, y, x), z-scored and 0 outside the brain.
     size, step
-        Tile edge in voxels, and the shift between tiles as a fraction of it.
+        Tile edge in voxels, and the largest shift between tiles as a fraction of it.
 
     Returns
     -------
     ndarray
         (z, y, x) float32 probability, 0 outside the brain.
     """
-    whole = torch.from_numpy(np.asarray(image, dtype=np.float32))
+    whole = np.asarray(image, dtype=np.float32)
     inside = (whole != 0).any(0)
-    hits = inside.nonzero()
-    low, high = hits.min(0).values, hits.max(0).values + 1
-    part = whole[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-    short = [max(0, size - n) for n in part.shape[1:]]
-    part = torch.nn.functional.pad(part, (0, short[2], 0, short[1], 0, short[0]))
-    starts = []
-    for n in part.shape[1:]:
-        count = 1 if n <= size else int(np.ceil((n - size) / (size * step))) + 1
-        starts.append([round(v) for v in np.linspace(0, n - size, count)])
-    window = gaussian_window(size)
-    total = torch.zeros(part.shape[1:])
-    weight = torch.zeros(part.shape[1:])
-    for z, y, x in product(*starts):
-        where = (slice(z, z + size), slice(y, y + size), slice(x, x + size))
-        tile = part[(slice(None), *where)]
-        if tile[0].count_nonzero() < 0.01 * size**3:
-            weight[where] += window
-            total[where] -= 8 * window
-            continue
-        logits = predict(tile[None])[0].float()
-        total[where] += (logits[1] - logits[0]) * window
-        weight[where] += window
-    shape = tuple(int(v) for v in high - low)
-    margin = (total / weight)[: shape[0], : shape[1], : shape[2]]
-    result = torch.zeros(inside.shape)
-    result[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = torch.sigmoid(margin)
-    return np.asarray(torch.where(inside, result, torch.zeros(())), dtype=np.float32)
+    hits = np.argwhere(inside)
+    box = tuple(slice(a, b + 1) for a, b in zip(hits.min(0), hits.max(0), strict=True))
+    logits = predict_tiled(
+        whole[(slice(None), *box)],
+        inside[box],
+        predict,
+        labels=2,
+        patch=(size, size, size),
+        step=step,
+    )
+    result = np.zeros(inside.shape, np.float32)
+    result[box] = 1 / (1 + np.exp(np.clip(logits[0] - logits[1], -80, 80)))
+    result[~inside] = 0
+    return result
 
 
 def torch_predictor(network: torch.nn.Module) -> Predict:
     """Prediction with bfloat16 autocast on the CPU."""
 
-    def predict(tile: torch.Tensor) -> torch.Tensor:
+    def predict(tile: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            result = network(tile)
-        return result[0] if isinstance(result, list | tuple) else result
+            result = network(torch.from_numpy(tile))
+        finest = result[0] if isinstance(result, list | tuple) else result
+        return np.asarray(finest.float())
 
     return predict
 

@@ -112,6 +112,10 @@ class Stop:
         self.requested = True
 
 
+class Stopped(Exception):  # noqa: N818 - a request, not an error
+    """A stop was requested while the trainer waited."""
+
+
 @dataclass
 class Run:
     """One network in training; `save` and `load` keep it whole."""
@@ -246,7 +250,9 @@ def open_sources(data: Path, work: Path, studies: tuple[str, ...]) -> Sources:
 
 
 def _generator(data: Path, work: Path, recipe: Recipe, step: Any, parent: int, ready: Any) -> None:
-    os.nice(14)
+    # A session of its own: with the kernel's autogrouping the trainer cannot starve it.
+    os.setsid()
+    os.nice(2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     sources = open_sources(data, work, recipe.studies)
@@ -313,7 +319,14 @@ def train_trunk(
         target=_generator, args=(data, work, run.recipe, shared, os.getpid(), ready), daemon=True
     )
     generator.start()
-    pool = Pool(work / "pool")
+
+    def check() -> None:
+        if stop.requested:
+            raise Stopped
+        if not generator.is_alive():
+            raise RuntimeError("the generator process has ended; see its traceback above")
+
+    pool = Pool(work / "pool", check)
     losses = Rows(work / "loss.csv", ("step", "loss", "seconds", "waited_s"))
     scores = Rows(
         work / "validation.csv",
@@ -327,8 +340,7 @@ def train_trunk(
                 break
             if minutes is not None and time.monotonic() - begin > 60 * minutes:
                 break
-            if not generator.is_alive():
-                raise RuntimeError("the generator process has ended; see its traceback above")
+            check()
             rate = run.recipe.rate * min(1.0, (run.step + 1) / run.recipe.warm_up)
             images, labels = batch(
                 pool,
@@ -365,6 +377,8 @@ def train_trunk(
                             )
                         ),
                     )
+    except Stopped:
+        log.info("stopped at step %d", run.step)
     finally:
         run.save(path)
         generator.terminate()

@@ -111,8 +111,8 @@ def test_tiles_give_the_value_of_a_pointwise_network():
     image = np.random.default_rng(2).normal(size=(3, 33, 41, 37)).astype(np.float16)
     image[:, :3] = 0
 
-    def predict(tile: torch.Tensor) -> torch.Tensor:
-        return torch.stack([torch.zeros_like(tile[:, 0]), tile[:, 0]], 1)
+    def predict(tile: np.ndarray) -> np.ndarray:
+        return np.stack([np.zeros_like(tile[:, 0]), tile[:, 0]], 1)
 
     result = predict_volume(predict, image, 16, 0.5)
     expected = np.where((image != 0).any(0), 1 / (1 + np.exp(-image[0].astype(np.float32))), 0)
@@ -130,3 +130,11 @@ def test_smoke_training_gives_a_package(open_ms: Path, tmp_path: Path):
     assert package.description.folds == 2
     assert package.roles == ("flair", "t2", "t1")
     assert len((tmp_path / "fork_1.csv").read_text().splitlines()) >= 1
+
+
+def test_waiting_for_a_volume_can_be_ended(tmp_path: Path):
+    def check() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        Pool(tmp_path, check).volume(0)

@@ -1,0 +1,132 @@
+"""Measure networks on the validation volumes: the numbers of the model card.
+
+The threshold is chosen on the transplanted volumes, whose background the trunk and fold 0 have
+not seen; the real case is scored with networks that have not seen it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from model_tools.export import read_result_folder
+from model_tools.train.atlas import load_atlas, load_case
+from model_tools.train.backgrounds import HELD_OUT, Background
+from model_tools.train.classical import lesion_growth
+from model_tools.train.generate import crop
+from model_tools.train.network import build_network
+from model_tools.train.score import Predict, predict_volume, score, torch_predictor
+
+log = logging.getLogger(__name__)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+
+
+def members(folder: Path) -> list[torch.nn.Module]:
+    """The networks of a result folder, in fold order."""
+    found = read_result_folder(folder)
+    result = []
+    for weights in found.weights:
+        network = build_network(found.arguments, len(found.channels), len(found.labels))
+        # A network without deep supervision has the coarse outputs' layers too.
+        network.load_state_dict(weights)
+        result.append(network.eval())
+    return result
+
+
+def mean_predictor(networks: Iterable[torch.nn.Module]) -> Predict:
+    """The mean of the networks' logits."""
+    predictors = [torch_predictor(n) for n in networks]
+
+    def predict(tile: np.ndarray) -> np.ndarray:
+        return np.asarray(sum(p(tile) for p in predictors) / len(predictors), dtype=np.float32)
+
+    return predict
+
+
+def measure(
+    predict: Predict,
+    folder: Path,
+    names: Iterable[str],
+    *,
+    size: int,
+    step: float,
+    without_t1: bool = False,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores by volume and threshold.
+
+    Parameters
+    ----------
+    predict
+        The network; sees three channels.
+    folder, names
+        Validation volumes.
+    size, step
+        Tiles, see `predict_volume`.
+    without_t1
+        Set the T1 channel to 0.
+    """
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for name in names:
+        image = np.load(folder / f"{name}.image.npy")
+        if without_t1:
+            image[2] = 0
+        label = np.load(folder / f"{name}.label.npy")
+        probability = predict_volume(predict, image, size, step)
+        result[name] = {f"{t:g}": score(probability, label, t) for t in thresholds}
+        middle = result[name][f"{thresholds[len(thresholds) // 2]:g}"]
+        log.info("%s: Dice %.3f, F1 %.3f", name, middle["dice"], middle["f1"])
+    return result
+
+
+def best_threshold(table: dict[str, dict[str, dict[str, float]]]) -> float:
+    """The threshold with the highest mean of Dice and lesion-wise F1 over the volumes."""
+    names = list(next(iter(table.values())))
+    means = {
+        t: np.mean([(rows[t]["dice"] + rows[t]["f1"]) / 2 for rows in table.values()])
+        for t in names
+    }
+    return float(max(means, key=lambda t: means[t]))
+
+
+def classical(data: Path, work: Path) -> dict[str, dict[str, float]]:
+    """The comparator on the real and the transplanted validation volumes."""
+    atlas = load_atlas()
+    _, _, brain = load_case(data)
+    hits = np.argwhere(brain > 0)
+    box = tuple(slice(max(0, a - 4), b + 5) for a, b in zip(hits.min(0), hits.max(0), strict=True))
+    held = Background.load(work / "backgrounds" / f"{HELD_OUT}.npz")
+    window = crop(torch.from_numpy(held.brain))
+
+    def warp(array: np.ndarray) -> np.ndarray:
+        moved = ndimage.affine_transform(
+            array,
+            held.to_atlas[:3, :3],
+            held.to_atlas[:3, 3],
+            output_shape=held.brain.shape,
+            order=1,
+        )
+        return np.asarray(moved[window], dtype=np.float32)
+
+    priors = {"real": (atlas.white[box], atlas.grey[box])}
+    priors["transplanted"] = (warp(atlas.white), warp(atlas.grey))
+    result = {}
+    for path in sorted((work / "valid").glob("*.image.npy")):
+        name = path.name.split(".")[0]
+        kind = name.split("-")[0]
+        if kind in priors:
+            flair = np.load(path, mmap_mode="r")[0].astype(np.float32)
+            found = lesion_growth(flair, *priors[kind]).astype(np.float32)
+            result[name] = score(found, np.load(work / "valid" / f"{name}.label.npy"))
+    return result
+
+
+def write(path: Path, content: object) -> None:
+    """Write JSON."""
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
