@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-import hashlib
-import json
 import logging
 import os
 from collections import Counter, defaultdict
@@ -13,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from pydicom import dcmread
-
+from operators.dicom_loader.dates import acquisition_date, as_date
+from operators.dicom_loader.duplicates import same_content
 from operators.dicom_loader.frames import (
     ENHANCED_CLASSES,
     MR_CLASSES,
@@ -32,8 +29,10 @@ from operators.dicom_loader.headers import (
     class_name,
     read_header,
 )
+from operators.dicom_loader.identity import Patient, identity_notes, patient_keys, patient_of
+from operators.dicom_loader.series_checks import find_problems
 from operators.dicom_loader.settings import DICOMLoaderSettings
-from operators.dicom_loader.stacks import count_times, find_problems, split_series, to_series
+from operators.dicom_loader.stacks import count_times, split_series, to_series
 from operators.errors import InputError
 from operators.messages import (
     InstanceRef,
@@ -55,21 +54,10 @@ _DATE_MISMATCH_DAYS = 1
 
 
 @dataclass(frozen=True)
-class _Patient:
-    """What tells one patient from another; never shown."""
-
-    identifier: str = field(repr=False)
-    issuer: str = field(repr=False)
-    birth_date: str = field(repr=False)
-    name: str = field(repr=False)
-    sex: str = field(repr=False)
-
-
-@dataclass(frozen=True)
 class _FileFacts:
     """What files with the same series-level elements share."""
 
-    patient: _Patient
+    patient: Patient
     study_uid: str
     acquired: date | None
     time: str | None
@@ -82,7 +70,7 @@ class _FileFacts:
 class _StudyContents:
     """What is found for one study of one patient while the files are read."""
 
-    patient: _Patient
+    patient: Patient
     facts: list[_FileFacts] = field(default_factory=list)
     derived_facts: list[_FileFacts] = field(default_factory=list)
     frames: dict[str, list[Frame]] = field(default_factory=lambda: defaultdict(list))
@@ -94,7 +82,7 @@ class _Findings:
     """What the scan has found so far."""
 
     def __init__(self) -> None:
-        self.studies: dict[tuple[str, _Patient], _StudyContents] = {}
+        self.studies: dict[tuple[str, Patient], _StudyContents] = {}
         self.skipped: Counter[str] = Counter()
         self.modalities: Counter[str] = Counter()
         self.damaged: list[tuple[str, str]] = []
@@ -177,11 +165,11 @@ def scan_folder(
         raise _nothing_usable(folder, count, findings)
     _check_dates(findings, today or datetime.now().date(), settings)
     _place_unknown_damage(findings)
-    keys = _patient_keys([contents.patient for contents in findings.studies.values()])
-    quality = [*_quality(findings), *_identity_notes(keys)]
+    keys = patient_keys([contents.patient for contents in findings.studies.values()])
+    quality = [*_quality(findings), *identity_notes(keys)]
     studies = [
-        _study(study_uid, keys[contents.patient], contents, findings, settings)
-        for (study_uid, _), contents in findings.studies.items()
+        _study(study_uid, key, contents, findings, settings)
+        for (study_uid, key), contents in _merged(findings, keys).items()
     ]
     studies.sort(key=lambda s: (s.acquired or date.min, s.acquired_time or "", s.study_uid))
     logger.info(
@@ -192,6 +180,21 @@ def scan_folder(
         sum(findings.skipped.values()),
     )
     return StudyCollection(tuple(studies), dict(findings.skipped), tuple(quality))
+
+
+def _merged(findings: _Findings, keys: dict[Patient, str]) -> dict[tuple[str, str], _StudyContents]:
+    """The contents by study and patient key: one patient may be spelled differently in a study."""
+    merged: dict[tuple[str, str], _StudyContents] = {}
+    for (study_uid, patient), contents in findings.studies.items():
+        whole = merged.setdefault((study_uid, keys[patient]), contents)
+        if whole is not contents:
+            whole.facts += contents.facts
+            whole.derived_facts += contents.derived_facts
+            whole.segmentations += contents.segmentations
+            whole.structured_reports += contents.structured_reports
+            for series_uid, frames in contents.frames.items():
+                whole.frames[series_uid].extend(frames)
+    return merged
 
 
 def _nothing_usable(folder: Path, count: int, findings: _Findings) -> InputError:
@@ -307,17 +310,11 @@ def _facts_of(findings: _Findings, header: Header, image: bool) -> _FileFacts:
     classic = image and header.text("SOPClassUID") not in ENHANCED_CLASSES
     number = header.number("SeriesNumber")
     facts = _FileFacts(
-        patient=_Patient(
-            identifier=header.decoded("PatientID") or "",
-            issuer=header.decoded("IssuerOfPatientID") or "",
-            birth_date=header.text("PatientBirthDate") or "",
-            name=" ".join((header.decoded("PatientName") or "").replace("^", " ").split()),
-            sex=header.text("PatientSex") or "",
-        ),
+        patient=patient_of(header),
         study_uid=header.text("StudyInstanceUID") or "",
-        acquired=_date_of(header),
+        acquired=acquisition_date(header),
         time=header.text("StudyTime") or header.text("AcquisitionTime"),
-        stated_study_date=_as_date(header.text("StudyDate")),
+        stated_study_date=as_date(header.text("StudyDate")),
         series_number=None if number is None else round(number),
         stack=classic_facts(header) if classic else None,
     )
@@ -339,7 +336,7 @@ def _take_duplicate(
 ) -> None:
     """A second file with a known SOP Instance UID: dropped if it says the same, else a problem."""
     path, series_uid = earlier
-    if _same_content(path, header.path):
+    if same_content(path, header.path):
         findings.duplicates += 1
         findings.skipped["duplicate"] += 1
         return
@@ -355,58 +352,7 @@ def _take_duplicate(
         )
 
 
-_COMPARED = (
-    *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "EchoTime"),
-    *("RescaleSlope", "RescaleIntercept", "PatientID", "NumberOfFrames"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-)
-
-
-def _same_content(first: Path, second: Path) -> bool:
-    """Whether two files hold the same image: byte for byte, or in pixels and geometry."""
-    if filecmp.cmp(first, second, shallow=False):
-        return True
-    try:
-        one, two = dcmread(first, force=True), dcmread(second, force=True)
-        if any(one.get(keyword) != two.get(keyword) for keyword in _COMPARED):
-            return False
-        same_syntax = one.file_meta.get("TransferSyntaxUID") == two.file_meta.get(
-            "TransferSyntaxUID"
-        )
-        if same_syntax or "PixelData" not in one or "PixelData" not in two:
-            return bool(one.get("PixelData") == two.get("PixelData"))
-        return bool((one.pixel_array == two.pixel_array).all())
-    except PARSE_ERRORS:
-        return False
-
-
 # --- dates ------------------------------------------------------------------------------------
-
-
-def _as_date(text: str | None) -> date | None:
-    """A DICOM DA, or the date of a DT; None when absent or invalid."""
-    digits = (text or "").replace(".", "").replace("-", "")[:8]
-    if len(digits) != 8 or not digits.isdigit():
-        return None
-    try:
-        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
-    except ValueError:
-        return None
-
-
-def _date_of(header: Header) -> date | None:
-    """When the image was acquired, from the closest statement that is there.
-
-    Reconstruction (ContentDate) is not acquisition, and comes last.
-    """
-    for keyword in (
-        *("AcquisitionDate", "AcquisitionDateTime", "StudyDate", "SeriesDate", "ContentDate"),
-    ):
-        found = _as_date(header.text(keyword))
-        if found is not None:
-            return found
-    return None
 
 
 def _acquired(contents: _StudyContents) -> date | None:
@@ -431,55 +377,6 @@ def _check_dates(findings: _Findings, today: date, settings: DICOMLoaderSettings
                     "Its acquisition date lies in the future (rule future_date).",
                     "Correct the date in the images, or this computer's clock, and run again.",
                 )
-
-
-# --- patients ---------------------------------------------------------------------------------
-
-
-def _patient_keys(patients: Sequence[_Patient]) -> dict[_Patient, str]:
-    """A key for each set of patient attributes that is equal when they mean the same patient.
-
-    The identifier decides, together with its issuer and the birth date where they are stated: an
-    absent issuer or birth date agrees with the only stated one, two different ones mean two
-    patients. Names are no part of it, since their spelling changes between visits; only without an
-    identifier do name, birth date and sex stand in for it.
-    """
-    by_identifier: dict[str, list[_Patient]] = defaultdict(list)
-    for patient in patients:
-        by_identifier[patient.identifier].append(patient)
-    keys = {}
-    for identifier, group in by_identifier.items():
-        issuers = {patient.issuer for patient in group if patient.issuer}
-        births = {patient.birth_date for patient in group if patient.birth_date}
-        for patient in group:
-            issuer = next(iter(issuers)) if len(issuers) == 1 else patient.issuer
-            birth = next(iter(births)) if len(births) == 1 else patient.birth_date
-            parts = [identifier, issuer, birth]
-            if not identifier:
-                parts = ["", patient.name.casefold(), birth, patient.sex]
-            keys[patient] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return keys
-
-
-def _identity_notes(keys: dict[_Patient, str]) -> list[QualityNote]:
-    """A doubt where one identifier comes with names that share no word, or with two sexes."""
-    by_key: dict[str, list[_Patient]] = defaultdict(list)
-    for patient, key in keys.items():
-        by_key[key].append(patient)
-    for group in by_key.values():
-        sexes = {patient.sex.upper() for patient in group if patient.sex.upper() in ("F", "M")}
-        names = [words for patient in group if (words := set(patient.name.casefold().split()))]
-        strangers = any(not words & names[0] for words in names[1:])
-        if len(sexes) > 1 or strangers:
-            return [
-                QualityNote(
-                    "patient_attributes_differ",
-                    "warning",
-                    "Images with the same patient identifier differ in the patient's name or sex; "
-                    "make sure that they belong to one patient.",
-                )
-            ]
-    return []
 
 
 # --- the message ------------------------------------------------------------------------------
@@ -530,15 +427,6 @@ def _quality(findings: _Findings) -> list[QualityNote]:
                 "unreadable_files",
                 "warning",
                 f"{len(findings.damaged)} files are damaged: {_named(findings.damaged)}.",
-            )
-        )
-    if any(not contents.patient.identifier for contents in findings.studies.values()):
-        notes.append(
-            QualityNote(
-                "patient_identifier_missing",
-                "warning",
-                "At least one study has no patient identifier; that all studies belong to one "
-                "patient rests on name, birth date and sex.",
             )
         )
     for contents in findings.studies.values():

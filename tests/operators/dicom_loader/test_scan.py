@@ -270,6 +270,16 @@ def test_compressed_copy_is_a_duplicate(tmp_path: Path) -> None:
     assert scan_folder(tmp_path).skipped == {"duplicate": 1}
 
 
+def test_undecodable_copy_is_a_problem_and_no_crash(tmp_path: Path) -> None:
+    write_files(make_classic_series(Grid(shape=(3, 48, 40))), tmp_path / "one")
+    copy = dcmread(tmp_path / "one" / "im_0002")
+    copy.compress(JPEG2000Lossless, generate_instance_uid=False)
+    copy.PixelData = copy.PixelData[:40] + bytes(len(copy.PixelData) - 40)
+    write_files([copy], tmp_path / "two")
+    collection = scan_folder(tmp_path)
+    assert collection.skipped == {"duplicate with other content": 1}
+
+
 @pytest.mark.parametrize("change", ["pixels", "position"])
 def test_same_uid_with_other_content_is_a_problem(tmp_path: Path, change: str) -> None:
     datasets = make_classic_series()
@@ -339,6 +349,24 @@ def test_two_patients_in_one_study(tmp_path: Path) -> None:
     one, two = scan_folder(tmp_path).studies
     assert one.study_uid == two.study_uid
     assert one.patient_key != two.patient_key
+
+
+def test_one_patient_spelled_in_two_ways_in_one_study(tmp_path: Path) -> None:
+    images = make_classic_series()
+    for dataset in images[4:]:
+        dataset.PatientName = "SORENSEN^Åse"
+    write_files(images, tmp_path / "mr")
+    segmentation = make_classic_series(
+        study_uid=images[0].StudyInstanceUID,
+        SOPClassUID=SEG,
+        Modality="SEG",
+        PatientSex="",
+        PatientBirthDate="",
+    )[:1]
+    write_files(segmentation, tmp_path / "seg")
+    (study,) = scan_folder(tmp_path).studies
+    assert len(study.series[0].instances) == 7
+    assert len(study.segmentations) == 1
 
 
 def test_missing_identifier_is_noted(tmp_path: Path) -> None:
