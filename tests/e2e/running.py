@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Run:
     code: int
     log: str
     peak_mb: float
-    """Largest memory of any process that this test session has waited for so far."""
+    """Largest resident memory of the process."""
 
     @property
     def results(self) -> dict[str, Any]:
@@ -53,13 +53,15 @@ class Run:
 
 def run_app(source: Path, out: Path, *options: str) -> Run:
     """Run ``python -m app`` on a folder in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "-i", str(source), "-o", str(out), *options],
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if not k.startswith("HOLOSCAN_")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return Run(source, out, done.returncode, done.stderr, peak)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "-i", str(source), "-o", str(out), *options],
+            cwd=ROOT,
+            env={k: v for k, v in os.environ.items() if not k.startswith("HOLOSCAN_")},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        return Run(source, out, process.returncode, log.read(), usage.ru_maxrss / 1024)
