@@ -45,6 +45,7 @@ check: setup-dev
 
 bench: setup-dev
 	$(BIN)/python -m bench.header_scan
+	$(BIN)/python -m bench.whole_run
 
 clean:
 	rm -rf $(VENV) $(OUT)
