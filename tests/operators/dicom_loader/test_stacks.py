@@ -175,6 +175,34 @@ def test_alternating_echoes_are_mixed(tmp_path: Path) -> None:
     )
 
 
+def test_alternating_image_types_are_mixed(tmp_path: Path) -> None:
+    datasets = make_classic_series(Grid(shape=(8, 12, 10)))
+    for index, dataset in enumerate(datasets):
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "M" if index % 2 else "P"]
+    series = scan_series(datasets, tmp_path)
+    assert {one.stack for one in series} == {"M", "P"}
+    assert all("mixed_images" in codes(one) for one in series)
+
+
+def test_two_slabs_that_lie_above_each_other_are_two_sound_stacks(tmp_path: Path) -> None:
+    datasets = make_classic_series(Grid(shape=(8, 12, 10)))
+    for index, dataset in enumerate(datasets):
+        dataset.EchoTime = "12" if index < 4 else "96"
+    series = scan_series(datasets, tmp_path)
+    assert [codes(one) for one in series] == [[], []]
+
+
+def test_many_temporal_positions(tmp_path: Path) -> None:
+    grid = Grid(shape=(3, 4, 5))
+    uids = {"study_uid": "1.2", "series_uid": "1.2.3", "frame_of_reference_uid": "1.2.4"}
+    for time in range(1, 61):
+        datasets = make_classic_series(grid, **uids, TemporalPositionIdentifier=time)
+        write_files(datasets, tmp_path, stem=f"t{time}")
+    series = scan_folder(tmp_path).studies[0].series
+    assert len(series) == 60
+    assert {one.attributes.temporal_positions for one in series} == {60}
+
+
 def test_echo_that_lacks_an_end_slice_is_named(tmp_path: Path) -> None:
     parts = two_part_series(
         {"EchoNumbers": 1, "EchoTime": "12"}, {"EchoNumbers": 2, "EchoTime": "96"}
