@@ -173,6 +173,8 @@ def optimise(
         method.SetMetricSamplingStrategy(method.REGULAR)
         method.SetMetricSamplingPercentage(settings.samples / voxels, settings.seed)
     method.SetInterpolator(sitk.sitkLinear)
+    method.MetricUseFixedImageGradientFilterOff()
+    method.MetricUseMovingImageGradientFilterOff()
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=first_step_mm,

@@ -16,7 +16,6 @@ from operators.registration.brain_mask import head_of
 from operators.registration.linear import (
     Matrix,
     about,
-    affine_about,
     best_start,
     coarser,
     like,
@@ -27,11 +26,11 @@ from operators.registration.linear import (
     rotation_matrix,
     sample,
 )
+from operators.registration.refine import normalise_locally, refine
 from operators.registration.settings import RegistrationSettings
 from operators.registration.similarity import normalised_mutual_information
 
-MARGINS = (15.0, 10.0, 10.0)
-FINE = 1.5
+_BRAIN_MARGIN_MM = 3.0
 
 
 def register_rigid(
@@ -74,11 +73,10 @@ def register_rigid(
     if _is_flat(fixed.array) or _is_flat(moving.array):
         return _refused()
     fixed_image, moving_image = to_sitk(fixed), to_sitk(moving)
-    masks = [_mask_image(fixed_image, fixed_mask, m) for m in MARGINS]
-    mask = masks[2]
+    mask = _mask_image(fixed_image, fixed_mask, 15.0)
 
     coarse_fixed, coarse_moving = coarser(fixed_image, 8.0), coarser(moving_image, 8.0)
-    coarse_mask = like(masks[0], coarse_fixed)
+    coarse_mask = like(mask, coarse_fixed)
     points = points_of(coarse_fixed, sitk.GetArrayViewFromImage(coarse_mask) > 0)
     values, _ = sample(coarse_fixed, points)
     centre = points[:3].mean(axis=1)
@@ -102,41 +100,35 @@ def register_rigid(
         if value > best:
             matrix, best = matrix_of(transform), value
 
-    for spacing, first, last, mask in ((4.0, 1.0, 0.02, masks[1]), (FINE, 0.3, 0.003, masks[2])):
-        level_fixed, level_moving = coarser(fixed_image, spacing), coarser(moving_image, spacing)
-        level_mask = like(mask, level_fixed)
-        transform, _ = optimise(
-            level_fixed,
-            level_moving,
-            level_mask,
-            rigid_about(matrix, centre),
-            settings,
-            iterations=60,
-            first_step_mm=first,
-            last_step_mm=last,
-        )
-        matrix = matrix_of(transform)
+    level_fixed, level_moving = coarser(fixed_image, 4.0), coarser(moving_image, 4.0)
+    transform, _ = optimise(
+        level_fixed,
+        level_moving,
+        like(_mask_image(fixed_image, fixed_mask, 10.0), level_fixed),
+        rigid_about(matrix, centre),
+        settings,
+        iterations=60,
+        first_step_mm=1.0,
+        last_step_mm=0.05,
+    )
+    matrix = matrix_of(transform)
 
+    fine_fixed = normalise_locally(coarser(fixed_image, settings.fine_spacing_mm))
+    fine_moving = normalise_locally(coarser(moving_image, settings.fine_spacing_mm))
+    brain = _mask_image(fixed_image, fixed_mask, _BRAIN_MARGIN_MM)
+    inside = sitk.GetArrayViewFromImage(like(brain, fine_fixed)) > 0
+    points = points_of(fine_fixed, inside)
+    if points.shape[1] > settings.samples:
+        chosen_points = np.random.default_rng(settings.seed).permutation(points.shape[1])
+        points = points[:, np.sort(chosen_points[: settings.samples])]
+    matrix = refine(fine_fixed, fine_moving, points, matrix, settings, stretch=False)
     if settings.affine:
-        transform, _ = optimise(
-            level_fixed,
-            level_moving,
-            level_mask,
-            affine_about(matrix, centre),
-            settings,
-            iterations=80,
-            first_step_mm=0.3,
-            last_step_mm=0.003,
-        )
-        refined = matrix_of(transform)
-        stretch = np.linalg.svd(refined[:3, :3], compute_uv=False)
-        if np.abs(stretch - 1).max() <= settings.max_scale_change:
-            matrix = refined
+        matrix = refine(fine_fixed, fine_moving, points, matrix, settings, stretch=True)
 
     return assess(
-        fixed_image,
-        moving_image,
-        mask,
+        fine_fixed,
+        fine_moving,
+        points,
         matrix,
         min_similarity=min_similarity,
         max_translation_mm=max_translation_mm,
@@ -147,7 +139,7 @@ def register_rigid(
 def assess(
     fixed: sitk.Image,
     moving: sitk.Image,
-    mask: sitk.Image,
+    points: Matrix,
     matrix: Matrix,
     *,
     min_similarity: float,
@@ -155,10 +147,8 @@ def assess(
     max_rotation_deg: float,
 ) -> Registration:
     """Describe a transform and judge it by its size and by the likeness of the images under it."""
-    level = coarser(fixed, 2.0)
-    points = points_of(level, sitk.GetArrayFromImage(like(mask, level)) > 0)
-    values, _ = sample(level, points)
-    found, inside = sample(coarser(moving, 2.0), matrix @ points)
+    values, _ = sample(fixed, points)
+    found, inside = sample(moving, matrix @ points)
     similarity = normalised_mutual_information(values[inside], found[inside])
     centre = points.mean(axis=1)
     translation = float(np.linalg.norm((matrix @ centre - centre)[:3]))

@@ -23,13 +23,20 @@ class RegistrationSettings(Settings):
     """Seed of the metric's sampling; the result is the same for the same seed."""
     bins: Annotated[int, Field(ge=8, le=256)] = 32
     """Histogram bins of Mattes mutual information."""
+    fine_spacing_mm: Positive = 1.5
+    """Voxel size of the finest level; coarser axes are left alone."""
     samples: Annotated[int, Field(ge=2000)] = 60_000
     """Voxels at which the metric is evaluated at the finest level, at most."""
-    affine: bool = False
+    affine: bool = True
     """Refine the rigid result to an affine one: scanners differ by up to 2 % in scale along an
     axis (gradient calibration, slice spacing), which is 1 mm at the brain's edge."""
     max_scale_change: Positive = 0.04
-    """An affine refinement that stretches an axis by more is left out in favour of the rigid."""
+    """Bound of the stretch along an axis."""
+    scale_deviation: Positive = 0.003
+    """Standard deviation of the stretch that is expected."""
+    effective_samples: Positive = 1000.0
+    """Independent samples that the mutual information over a brain counts for, against the
+    expected stretch."""
 
     min_similarity_within_study: Annotated[float, Field(ge=1, le=2)] = 1.03
     """Least normalised mutual information over the brain of T1 or T2 with FLAIR."""
