@@ -9,6 +9,7 @@ import highdicom as hd
 import numpy as np
 
 from operators.geometry import resample_to
+from operators.longitudinal_comparator.evidence import View, visible
 from operators.longitudinal_comparator.identity import (
     Identity,
     derive_uid,
@@ -28,13 +29,15 @@ from operators.longitudinal_comparator.matching import (
     Matching,
     faint_counterpart,
     match,
-    transform_points,
 )
+from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.regions import load_atlas, region_of
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.messages import (
     AlignedStudies,
+    AlignedStudy,
     FollowUp,
+    InstanceRef,
     Lesion,
     LesionProbabilities,
     LesionProbability,
@@ -63,28 +66,19 @@ def compare(
         ``quality`` and ``timing_s`` hold those of the earlier stages too.
     """
     aligned = probabilities.aligned
-    matrix = aligned.prior_to_current.matrix_lps if aligned.prior_to_current else None
     notes: list[QualityNote] = []
-    if probabilities.prior is None or matrix is None or not aligned.comparable:
+    pair = _comparable_pair(probabilities)
+    if pair is None:
         current = _find(probabilities.current, settings)
         prior: tuple[LesionObject, ...] = ()
         matching = Matching(tuple(Match(c, None, "baseline", 0.0) for c in range(len(current))), ())
-        identities = _first_identities(_flair_uid(aligned, prior=False), current)
-        before = None
+        identities = _first_identities(_flair_uid(aligned.current), current)
     else:
-        before = probabilities.prior
-        found = _find_in_both(probabilities.current, before, matrix, settings)
+        found = _find_in_both(pair, settings)
         current, prior = found.current, found.prior
-        matching = match(
-            current,
-            prior,
-            probabilities.current.probability.affine,
-            before.probability.affine,
-            matrix,
-            settings,
-        )
-        matching = _without_opposite_change(matching, found)
-        identities, identity_notes = _follow_identities(aligned, found, matching)
+        matching = match(current, prior, pair.now.affine, pair.before.affine, pair.matrix, settings)
+        matching, excluded = _without_the_unseen(_without_opposite_change(matching, found), found)
+        identities, identity_notes = _follow_identities(pair, found, matching)
         notes.extend(identity_notes)
         faint = len(found.faint_current) + len(found.faint_prior)
         if faint:
@@ -92,31 +86,75 @@ def compare(
                 QualityNote(
                     "faint_lesions",
                     "info",
-                    f"{faint} lesion(s) were certain in one study and faint in the other; "
-                    "they were outlined there with a lower threshold, and are not called new or "
-                    "resolved.",
+                    f"{faint} lesion(s) were found in one study only but can be seen in the other; "
+                    "they were outlined there as well, and are not called new or resolved.",
+                )
+            )
+        if excluded:
+            notes.append(
+                QualityNote(
+                    "lesions_not_compared",
+                    "warning",
+                    f"{excluded} lesion(s) lie outside the brain or the images of the other study "
+                    "and were not compared.",
                 )
             )
 
     lesions = tuple(
-        _lesion(one, identity, aligned, current, prior, settings, baseline=before is None)
+        _lesion(one, identity, aligned, current, prior, settings, baseline=pair is None)
         for one, identity in zip(matching.matches, identities, strict=True)
     )
     volume = probabilities.current.probability
     return FollowUp(
         probabilities=probabilities,
         lesions=lesions,
-        totals=_totals(lesions, baseline=before is None),
+        totals=_totals(lesions, baseline=pair is None),
         labels=volume.with_array(label_array(current, volume.spatial_shape)),
-        prior_labels=None
-        if before is None or matrix is None
-        else _prior_labels(before.probability, prior, matching, volume, matrix),
+        prior_labels=None if pair is None else _prior_labels(pair, prior, matching),
         quality=_all_quality(probabilities, notes),
         timing_s={
             **aligned.selected.timing_s,
             **aligned.timing_s,
             **probabilities.timing_s,
         },
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two time points that can be compared."""
+
+    current_study: AlignedStudy
+    prior_study: AlignedStudy
+    current: LesionProbability
+    prior: LesionProbability
+    matrix: np.ndarray
+    """Current points to prior points."""
+    prior_segmentations: tuple[InstanceRef, ...]
+
+    @property
+    def now(self) -> hd.Volume:
+        """Probability in the current study."""
+        return self.current.probability
+
+    @property
+    def before(self) -> hd.Volume:
+        """Probability in the prior study."""
+        return self.prior.probability
+
+
+def _comparable_pair(probabilities: LesionProbabilities) -> _Pair | None:
+    aligned, prior = probabilities.aligned, probabilities.prior
+    registration = aligned.prior_to_current
+    if prior is None or aligned.prior is None or registration is None or not registration.accepted:
+        return None
+    return _Pair(
+        current_study=aligned.current,
+        prior_study=aligned.prior,
+        current=probabilities.current,
+        prior=prior,
+        matrix=np.asarray(registration.matrix_lps, dtype=float),
+        prior_segmentations=aligned.selected.prior_segmentations,
     )
 
 
@@ -130,63 +168,96 @@ def _find(
 
 @dataclass(frozen=True)
 class _Found:
-    """The lesions of both studies; faint ones were outlined with the lower threshold."""
+    """The lesions of both studies; a faint one was found in the other study only."""
 
     current: tuple[LesionObject, ...]
     prior: tuple[LesionObject, ...]
     """The certain ones first: they keep the order, and so the names, of a run on the prior."""
     faint_current: frozenset[int]
     faint_prior: frozenset[int]
+    unseen_current: frozenset[int]
+    """Lesions of the current study that lie outside the prior's brain or images."""
+    unseen_prior: frozenset[int]
 
 
-def _find_in_both(
-    now: LesionProbability,
-    before: LesionProbability,
-    matrix: np.ndarray,
-    settings: LongitudinalComparatorSettings,
-) -> _Found:
-    current, prior = _find(now, settings), _find(before, settings)
-    now_affine, before_affine = now.probability.affine, before.probability.affine
-    plain = match(current, prior, now_affine, before_affine, matrix, settings)
-    current_taken = label_array(current, now.probability.spatial_shape) > 0
-    prior_taken = label_array(prior, before.probability.spatial_shape) > 0
-    faint_current, faint_prior = [], []
-    for one in plain.matches if settings.faint_threshold < 1 else ():
+def _find_in_both(pair: _Pair, settings: LongitudinalComparatorSettings) -> _Found:
+    current, prior = _find(pair.current, settings), _find(pair.prior, settings)
+    plain = match(current, prior, pair.now.affine, pair.before.affine, pair.matrix, settings)
+    back = np.linalg.inv(pair.matrix)
+    current_taken = label_array(current, pair.now.spatial_shape) > 0
+    prior_taken = label_array(prior, pair.before.spatial_shape) > 0
+    now_view = View.of(pair.current_study, current_taken.copy())
+    before_view = View.of(pair.prior_study, prior_taken.copy())
+
+    def seen_before(lesion: LesionObject) -> LesionObject | None:
+        there = visible(lesion, now_view, before_view, pair.matrix, settings.visible_contrast)
+        limit = 0.0 if there else settings.faint_threshold * pair.prior.threshold
+        return faint_counterpart(
+            lesion, pair.now.affine, pair.before, prior_taken, pair.matrix, limit, settings
+        )
+
+    def seen_now(lesion: LesionObject) -> LesionObject | None:
+        there = visible(lesion, before_view, now_view, back, settings.visible_contrast)
+        limit = 0.0 if there else settings.faint_threshold * pair.current.threshold
+        return faint_counterpart(
+            lesion, pair.before.affine, pair.now, current_taken, back, limit, settings
+        )
+
+    faint_current: list[LesionObject] = []
+    faint_prior: list[LesionObject] = []
+    unseen: list[LesionObject] = []
+    for one in plain.matches:
         if one.change == "new" and one.current is not None:
-            found = faint_counterpart(
-                current[one.current],
-                now_affine,
-                before.probability,
-                prior_taken,
-                matrix,
-                settings.faint_threshold * before.threshold,
-                settings,
-            )
+            lesion = current[one.current]
+            found = seen_before(lesion)
             if found is not None:
                 prior_taken[tuple(found.indices.T)] = True
                 faint_prior.append(found)
+            elif before_view.share_inside(transform_points(pair.matrix, lesion.points)) < 0.5:
+                unseen.append(lesion)
         elif one.change == "resolved" and one.heir_of is not None:
-            found = faint_counterpart(
-                prior[one.heir_of],
-                before_affine,
-                now.probability,
-                current_taken,
-                np.linalg.inv(matrix),
-                settings.faint_threshold * now.threshold,
-                settings,
-            )
+            lesion = prior[one.heir_of]
+            found = seen_now(lesion)
             if found is not None:
                 current_taken[tuple(found.indices.T)] = True
                 faint_current.append(found)
+            elif now_view.share_inside(transform_points(back, lesion.points)) < 0.5:
+                unseen.append(lesion)
     all_current = in_order([*current, *faint_current])
     return _Found(
         current=all_current,
         prior=(*prior, *in_order(faint_prior)),
-        faint_current=frozenset(
-            c for c, lesion in enumerate(all_current) if any(lesion is f for f in faint_current)
-        ),
+        faint_current=_positions(faint_current, all_current),
         faint_prior=frozenset(range(len(prior), len(prior) + len(faint_prior))),
+        unseen_current=_positions(unseen, all_current),
+        unseen_prior=_positions(unseen, prior),
     )
+
+
+def _positions(some: list[LesionObject], among: tuple[LesionObject, ...]) -> frozenset[int]:
+    wanted = {id(lesion) for lesion in some}
+    return frozenset(n for n, lesion in enumerate(among) if id(lesion) in wanted)
+
+
+def _without_the_unseen(matching: Matching, found: _Found) -> tuple[Matching, int]:
+    """What the other study does not show is not compared: a lesion of the current study is then
+    a baseline, one of the prior study is left out. The number of both comes second."""
+    kept: list[Match] = []
+    positions: list[int] = []
+    excluded = 0
+    for one in matching.matches:
+        if one.change == "resolved" and one.heir_of in found.unseen_prior:
+            positions.append(-1)
+            excluded += 1
+            continue
+        if one.change == "new" and one.current in found.unseen_current:
+            one = replace(one, change="baseline")
+            excluded += 1
+        positions.append(len(kept))
+        kept.append(one)
+    new_position = np.asarray([*positions, -1], dtype=np.intp)
+    successor = tuple(new_position[owners] for owners in matching.successor)
+    return Matching(tuple(kept), successor), excluded
 
 
 def _without_opposite_change(matching: Matching, found: _Found) -> Matching:
@@ -201,10 +272,7 @@ def _without_opposite_change(matching: Matching, found: _Found) -> Matching:
     return replace(matching, matches=matches)
 
 
-def _flair_uid(aligned: AlignedStudies, *, prior: bool) -> str:
-    study = aligned.prior if prior else aligned.current
-    if study is None:
-        raise ValueError("there is no prior study")
+def _flair_uid(study: AlignedStudy) -> str:
     return study.selected.series["flair"].series.series_uid
 
 
@@ -218,14 +286,12 @@ def _first_identities(
 
 
 def _follow_identities(
-    aligned: AlignedStudies, found: _Found, matching: Matching
+    pair: _Pair, found: _Found, matching: Matching
 ) -> tuple[list[Identity], tuple[QualityNote, ...]]:
     """The identity of each match, in order: carried on where there is one, new otherwise."""
-    if aligned.prior is None:
-        raise AssertionError("there is no prior study")
-    frame = aligned.prior.selected.series["flair"].series.frame_of_reference_uid
-    tracked, notes = newest_tracked_segmentation(aligned.selected.prior_segmentations, frame)
-    prior_flair, current_flair = _flair_uid(aligned, prior=True), _flair_uid(aligned, prior=False)
+    frame = pair.prior_study.selected.series["flair"].series.frame_of_reference_uid
+    tracked, notes = newest_tracked_segmentation(pair.prior_segmentations, frame)
+    prior_flair, current_flair = _flair_uid(pair.prior_study), _flair_uid(pair.current_study)
     known: list[Identity | None] = [None] * len(found.prior)
     taken: list[Identity] = []
     if tracked is not None:
@@ -277,7 +343,7 @@ def _lesion(
         tracking_id=identity.tracking_id,
         segment_number=None if one.current is None else one.current + 1,
         volume_ml=0.0 if one.current is None else lesion.volume_ml,
-        prior_volume_ml=None if baseline else one.prior_volume_ml,
+        prior_volume_ml=None if baseline or one.change == "baseline" else one.prior_volume_ml,
         diameter_mm=lesion.diameter_mm,
         centroid_lps_mm=(x, y, z),
         region=region,
@@ -293,17 +359,11 @@ def _region(
     return region_of(points, load_atlas(), settings)
 
 
-def _prior_labels(
-    before: hd.Volume,
-    prior: tuple[LesionObject, ...],
-    matching: Matching,
-    now: hd.Volume,
-    matrix: np.ndarray,
-) -> hd.Volume:
-    labels = np.zeros(before.spatial_shape, dtype=np.uint16)
+def _prior_labels(pair: _Pair, prior: tuple[LesionObject, ...], matching: Matching) -> hd.Volume:
+    labels = np.zeros(pair.before.spatial_shape, dtype=np.uint16)
     for lesion, owners in zip(prior, matching.successor, strict=True):
         labels[tuple(lesion.indices.T)] = owners + 1
-    return resample_to(before.with_array(labels), now, matrix, nearest=True)
+    return resample_to(pair.before.with_array(labels), pair.now, pair.matrix, nearest=True)
 
 
 def _totals(lesions: tuple[Lesion, ...], *, baseline: bool) -> Totals:

@@ -20,13 +20,9 @@ from operators.longitudinal_comparator.lesions import (
     large_enough,
     measure,
 )
+from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.messages import Change
-
-
-def transform_points(matrix_lps: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Send points (n, 3) through a 4×4 matrix."""
-    return np.asarray(points @ matrix_lps[:3, :3].T + matrix_lps[:3, 3])
 
 
 class _Shape:
@@ -178,7 +174,9 @@ def match(
         elif siblings_ml - lesion.volume_ml >= settings.lineage_share * siblings_ml:
             change = "split"
         else:
-            change = by_volume(lesion.volume_ml, before, settings.change_ratio)
+            change = by_volume(
+                lesion.volume_ml, before, settings.change_ratio, settings.minimum_change_ml
+            )
         matches.append(Match(c, main[c] if heir else None, change, before))
 
     successor = []
@@ -190,14 +188,20 @@ def match(
     return Matching(tuple(matches), tuple(successor))
 
 
-def by_volume(now_ml: float, before_ml: float, change_ratio: float) -> Change:
+def by_volume(
+    now_ml: float, before_ml: float, change_ratio: float, minimum_change_ml: float = 0.0
+) -> Change:
     """Enlarging, shrinking or stable, by the same ratio in both directions.
 
     With a ratio of 0.3 (the rule of the source paper): enlarging from 1.3 times the volume on,
-    shrinking from 1/1.3 of it on, so that exchanging the studies exchanges the two words.
+    shrinking from 1/1.3 of it on, so that exchanging the studies exchanges the two words. A
+    difference below ``minimum_change_ml`` is stable.
     """
-    # a ratio that is exactly the limit must not fail by rounding
-    limit = (1 + change_ratio) * (1 - 1e-9)
+    # a value that is exactly the limit must not fail by rounding
+    exact = 1 - 1e-9
+    if abs(now_ml - before_ml) < minimum_change_ml * exact:
+        return "stable"
+    limit = (1 + change_ratio) * exact
     if now_ml >= limit * before_ml:
         return "enlarging"
     if before_ml >= limit * now_ml:
@@ -270,12 +274,12 @@ def faint_counterpart(
     threshold: float,
     settings: LongitudinalComparatorSettings,
 ) -> LesionObject | None:
-    """What a lesion that was seen at one time point only looks like at the other one.
+    """What a lesion that was found at one time point only looks like at the other one.
 
     A lesion near the threshold crosses it by noise alone, and would be called new or resolved. It
     is therefore looked for with a lower threshold, in its own place only: at least half of it
-    must lie above the lower threshold, and what is taken lies inside it and meets the limits of
-    size.
+    must lie at or above the lower threshold, and what is taken lies inside it and meets the limits
+    of size.
 
     Parameters
     ----------
@@ -290,7 +294,7 @@ def faint_counterpart(
     to_other
         4×4: points of the lesion's image to points of the other one.
     threshold
-        The lower threshold.
+        The lower threshold; 0 takes the lesion's own outline.
     settings
         Limits.
 

@@ -24,6 +24,9 @@ class LongitudinalComparatorSettings(Settings):
     change_ratio: Annotated[float, Field(gt=0)] = 0.30
     """A lesion is enlarging from (1 + ratio) times its prior volume on, and shrinking from
     1 / (1 + ratio) times on."""
+    minimum_change_ml: Annotated[float, Field(ge=0)] = 0.014
+    """A smaller difference of volume is stable: by default that of a ball of 3 mm, the smallest
+    lesion that counts."""
     minimum_overlap: Share = 0.15
     """Two lesions are the same if at least this share of the smaller lies inside the other, …"""
     tolerance_mm: Millimetres = 1.5
@@ -35,8 +38,11 @@ class LongitudinalComparatorSettings(Settings):
     """A lesion is merged or split only if at least two of its parts hold this share of their common
     volume; smaller crumbs leave it enlarging, stable or shrinking."""
     faint_threshold: Share = 0.5
-    """A lesion seen at one time point only is looked for at the other one with this fraction of the
-    threshold; 1 turns this off."""
+    """A lesion found at one time point only is looked for at the other one with this fraction of
+    the threshold, so that it is not new or resolved by noise alone; 1 turns this off."""
+    visible_contrast: Annotated[float, Field(gt=0)] = 0.4
+    """A lesion found at one time point only is neither new nor resolved if, in the other FLAIR
+    image, it has at least this share of its contrast against its surroundings."""
 
     periventricular_mm: Millimetres = 3.0
     """A lesion is periventricular if it comes this close to a lateral ventricle of the atlas."""

@@ -60,6 +60,14 @@ def probability(
     return LesionProbability(grid.with_array(values.astype(np.float32)), threshold, MODEL)
 
 
+def flair_of(part: LesionProbability) -> hd.Volume:
+    """A FLAIR in which lesions are as bright as their probability, with noise."""
+    noise = np.random.default_rng(7).normal(0, 3, part.probability.spatial_shape)
+    return part.probability.with_array(
+        (100 + noise + 60 * part.probability.array).astype(np.float32)
+    )
+
+
 def follow(
     now: Sequence[Ball] | LesionProbability,
     before: Sequence[Ball] | LesionProbability | None = None,
@@ -69,8 +77,15 @@ def follow(
     prior_segmentations: tuple[InstanceRef, ...] = (),
     template_to_flair: np.ndarray | None = None,
     error_mm: Sequence[float] = (0, 0, 0),
+    flair_now: hd.Volume | None = None,
+    flair_before: hd.Volume | None = None,
+    brain_now: np.ndarray | None = None,
+    brain_before: np.ndarray | None = None,
 ) -> FollowUp:
-    """Run the comparison; ``error_mm`` moves the prior's lesions against the registration."""
+    """Run the comparison; ``error_mm`` moves the prior's lesions against the registration.
+
+    The brain is the whole image and the FLAIR as ``flair_of`` makes it, unless given.
+    """
     if not isinstance(now, LesionProbability):
         now = probability(CURRENT_GRID, now)
     if before is not None and not isinstance(before, LesionProbability):
@@ -78,16 +93,16 @@ def follow(
     back = np.linalg.inv(MOTION)
     template = np.eye(4) if template_to_flair is None else template_to_flair
     current = aligned_study(
-        {"flair": now.probability},
-        now.probability,
+        {"flair": flair_of(now) if flair_now is None else flair_now},
+        _brain(now, brain_now),
         study_uid="1.2.826.1",
         template_to_flair=template,
     )
     prior = None
     if before is not None:
         prior = aligned_study(
-            {"flair": before.probability},
-            before.probability,
+            {"flair": flair_of(before) if flair_before is None else flair_before},
+            _brain(before, brain_before),
             study_uid="1.2.826.2",
             template_to_flair=template @ back,
             interval_days=400,
@@ -98,10 +113,15 @@ def follow(
     return compare(LesionProbabilities(aligned=aligned, current=now, prior=before), settings)
 
 
+def _brain(part: LesionProbability, mask: np.ndarray | None) -> hd.Volume:
+    whole = np.ones(part.probability.spatial_shape, dtype=bool)
+    return part.probability.with_array(whole if mask is None else mask)
+
+
 def prior_alone(before: Sequence[Ball]) -> FollowUp:
     """A baseline run of the prior study, as it was made at its own time."""
     part = probability(PRIOR_GRID, before, MOTION)
-    study = aligned_study({"flair": part.probability}, part.probability, study_uid="1.2.826.2")
+    study = aligned_study({"flair": flair_of(part)}, _brain(part, None), study_uid="1.2.826.2")
     return compare(
         LesionProbabilities(aligned=aligned_studies(study), current=part, prior=None), SETTINGS
     )

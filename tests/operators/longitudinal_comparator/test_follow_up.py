@@ -15,6 +15,7 @@ from tests.operators.longitudinal_comparator.scenes import (
     SETTINGS,
     Ball,
     ball_ml,
+    flair_of,
     follow,
     prior_alone,
     probability,
@@ -207,6 +208,58 @@ def test_a_lesion_that_has_become_faint_is_not_resolved() -> None:
     assert (result.labels.array == 2).sum() > 3
     assert lesion.tracking_uid in {one.tracking_uid for one in prior_alone([A, B]).lesions}
     assert lesion.confidence < 0.5
+
+
+def test_a_lesion_that_the_network_missed_before_is_not_new() -> None:
+    """The prior image shows it; only the network did not answer there."""
+    before = probability(PRIOR_GRID, [A], MOTION)
+    seen = flair_of(probability(PRIOR_GRID, [A, B], MOTION))
+    result = follow([A, B], before, flair_before=seen)
+    lesion = _by_place(result, B)
+    assert lesion.change == "stable"
+    assert lesion.prior_volume_ml == pytest.approx(lesion.volume_ml, rel=0.1)
+    assert [note.code for note in result.quality] == ["faint_lesions"]
+    assert _by_place(follow([A, B], before), B).change == "new"
+
+
+def test_a_lesion_that_the_network_missed_now_is_not_resolved() -> None:
+    now = probability(CURRENT_GRID, [A])
+    seen = flair_of(probability(CURRENT_GRID, [A, B]))
+    result = follow(now, [A, B], flair_now=seen)
+    assert _by_place(result, B).change == "stable"
+    assert result.totals.lesion_count == 2
+    assert _by_place(follow(now, [A, B]), B).change == "resolved"
+
+
+def test_a_weak_shadow_in_the_prior_image_does_not_hide_a_new_lesion() -> None:
+    before = probability(PRIOR_GRID, [A], MOTION)
+    shadow = probability(PRIOR_GRID, [A, B], MOTION, peak=0.9 * 0.25, threshold=0.1)
+    result = follow([A, B], before, flair_before=flair_of(shadow))
+    assert _by_place(result, B).change == "new"
+
+
+def test_what_the_other_study_does_not_show_is_not_compared() -> None:
+    side = points_of(PRIOR_GRID) @ np.linalg.inv(MOTION)[:3, :3].T
+    side = (side + np.linalg.inv(MOTION)[:3, 3])[..., 0] < 4
+    outside_before = follow([A, B], [A], brain_before=side)
+    lesion = _by_place(outside_before, B)
+    assert (lesion.change, lesion.prior_volume_ml, lesion.segment_number) == ("baseline", None, 2)
+    assert outside_before.totals.new_count == 0
+    assert [(n.code, n.severity) for n in outside_before.quality] == [
+        ("lesions_not_compared", "warning")
+    ]
+
+    outside_now = follow([A], [A, B], brain_now=points_of(CURRENT_GRID)[..., 0] < 4)
+    assert [one.change for one in outside_now.lesions] == ["stable"]
+    assert outside_now.totals.resolved_count == 0
+    assert [n.code for n in outside_now.quality] == ["lesions_not_compared"]
+    assert outside_now.prior_labels is not None
+    assert set(np.unique(outside_now.prior_labels.array)) == {0, 1}
+
+
+def test_a_tiny_difference_is_no_change() -> None:
+    assert by_volume(0.030, 0.020, 0.3, 0.014) == "stable"
+    assert by_volume(0.034, 0.020, 0.3, 0.014) == "enlarging"
 
 
 def test_no_lesion_at_all() -> None:
