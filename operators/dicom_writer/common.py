@@ -307,6 +307,18 @@ def legal_copy(source: Dataset, keyword: str) -> DataElement | None:
     return copy.deepcopy(element)
 
 
+def nameless(dataset: Dataset) -> Dataset:
+    """A shallow copy with an empty patient name, for highdicom's constructors.
+
+    highdicom warns of a name of one component and quotes it, which would carry the patient's name
+    into the log; :func:`apply_common` sets the name afterwards.
+    """
+    copied = Dataset()
+    copied.update(dataset)
+    replace_value(copied, "PatientName", "")
+    return copied
+
+
 def replace_value(dataset: Dataset, keyword: str, value: Any) -> None:
     """Set an attribute in a new element; plain assignment would change the element in place, also
     for the dataset from which it was taken over."""
@@ -329,6 +341,9 @@ def apply_common(
     the application itself) and, on images, derivation and comments are set. ``Modality`` and
     ``SOPClassUID`` are the caller's.
     """
+    for keyword in (*PATIENT_KEYWORDS, *STUDY_KEYWORDS):
+        if keyword in dataset and keyword not in context.patient_and_study:
+            del dataset[keyword]
     for element in context.patient_and_study:
         dataset.add(copy.copy(element))
     if "SpecificCharacterSet" in dataset and (

@@ -15,7 +15,14 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from operators import version
 from operators.dicom_writer import codes
 from operators.dicom_writer.colours import CHANGE_COLOURS
-from operators.dicom_writer.common import OutputContext, apply_common, replace_value
+from operators.dicom_writer.common import (
+    PATIENT_KEYWORDS,
+    STUDY_KEYWORDS,
+    OutputContext,
+    apply_common,
+    nameless,
+    replace_value,
+)
 from operators.messages import Lesion, SelectedSeries
 
 CONTENT_LABEL = "MS_LESIONS"
@@ -177,9 +184,12 @@ def reference_headers(context: OutputContext) -> tuple[list[Dataset], tuple[int,
     volume = flair.volume
 
     def prepare(header: Dataset) -> Dataset:
-        copied = Dataset()
-        copied.update(header)
-        copied.update(context.patient_and_study)
+        copied = nameless(header)
+        for keyword in (*PATIENT_KEYWORDS, *STUDY_KEYWORDS):
+            if keyword != "PatientName" and keyword in copied:
+                del copied[keyword]
+            if keyword != "PatientName" and keyword in context.patient_and_study:
+                copied.add(context.patient_and_study[keyword])
         replace_value(copied, "FrameOfReferenceUID", context.frame_of_reference_uid)
         if not copied.get("PositionReferenceIndicator"):
             replace_value(copied, "PositionReferenceIndicator", "")

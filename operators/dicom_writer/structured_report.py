@@ -36,7 +36,12 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from operators import version
 from operators.dicom_writer import codes
-from operators.dicom_writer.common import OutputContext, apply_common, device_serial_number
+from operators.dicom_writer.common import (
+    OutputContext,
+    apply_common,
+    device_serial_number,
+    nameless,
+)
 from operators.messages import Lesion, Region
 
 TOTALS_IDENTIFIER = "All lesions"
@@ -79,7 +84,7 @@ def build_report(context: OutputContext, segmentation: Dataset) -> Comprehensive
         title=codes.IMAGING_MEASUREMENT_REPORT,
     )
     report = Comprehensive3DSR(
-        evidence=[segmentation, *_images(context)],
+        evidence=[nameless(segmentation), *_images(context)],
         content=content,
         series_instance_uid=context.series_uid("report"),
         series_number=context.series_number("report"),

@@ -11,7 +11,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, config, dcmread
 from pydicom.sequence import Sequence as DicomSequence
 from scipy.spatial import cKDTree
 
@@ -199,11 +199,13 @@ def test_headers_that_vary_within_the_series_do_not_stop_the_writer(
         changed.SpacingBetweenSlices = "0.4"
         for keyword in ("AccessionNumber", "StudyID", "PatientSex", "SliceThickness"):
             del changed[keyword]
+        changed.add(DataElement(0x00101010, "AS", "forty", validation_mode=config.IGNORE))
         headers.append(changed)
     changed_up = with_flair(classic, headers=tuple(headers))
     path = save(build_segmentation(OutputContext(changed_up)), tmp_path / "seg.dcm")
     dataset = dcmread(path)
     assert dataset.AccessionNumber == ""
+    assert "PatientAge" not in dataset
     measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert float(measures.SpacingBetweenSlices) == pytest.approx(flair.volume.spacing[0])
     read = hd.seg.segread(path).get_volume(combine_segments=True)

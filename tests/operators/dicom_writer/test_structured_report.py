@@ -306,6 +306,31 @@ def test_an_undated_prior_study_has_no_offset(follow_up: FollowUp, tmp_path: Pat
     assert "128740" not in items
 
 
+def test_a_prior_study_that_could_not_be_registered_is_said_not_to_be_compared(
+    follow_up: FollowUp, tmp_path: Path
+) -> None:
+    present = tuple(
+        replace(lesion, change="baseline", prior_volume_ml=None)
+        for lesion in follow_up.lesions
+        if lesion.segment_number is not None
+    )
+    totals = replace(
+        follow_up.totals,
+        prior_lesion_volume_ml=None,
+        new_count=0,
+        enlarging_count=0,
+        shrinking_count=0,
+        resolved_count=0,
+    )
+    alone = replace(follow_up, lesions=present, totals=totals, prior_labels=None)
+    _, report, _ = write(alone, tmp_path)
+    group = totals_group(report)
+    assert ("121106", NOT_COMPARED) in texts(group)
+    assert number(group, codes.NEW_COUNT) is None
+    for lesion in present:
+        check_lesion(lesion_groups(report)[lesion.tracking_uid], lesion)
+
+
 def test_private_scheme_is_declared(
     follow_up: FollowUp, written: tuple[Path, Comprehensive3DSR, Dataset]
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,3 +218,34 @@ def test_timing_is_collected_from_messages_that_carry_only_their_own(
         ("lesion_segmentation", 4.0),
         ("longitudinal_comparator", 5.0),
     ]
+
+
+@pytest.mark.parametrize("name", ["Geheimnis", "Geheimnis^Anna"])
+def test_nothing_logs_or_warns_with_patient_data(
+    first_study: FollowUp,
+    name: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """highdicom quotes a name of one component in a warning."""
+    warnings.simplefilter("always")
+    caplog.set_level(logging.INFO)
+    probabilities = first_study.probabilities
+    selected = probabilities.aligned.selected
+    flair = selected.current.series["flair"]
+    headers = []
+    for header in flair.headers:
+        changed = deepcopy(header)
+        changed.PatientName, changed.PatientID = name, "TOPSECRET77"
+        headers.append(changed)
+    series = {**selected.current.series, "flair": replace(flair, headers=tuple(headers))}
+    selected = replace(selected, current=replace(selected.current, series=series))
+    aligned = replace(probabilities.aligned, selected=selected)
+    follow_up = replace(first_study, probabilities=replace(probabilities, aligned=aligned))
+    written = write_outputs(tmp_path / "out", follow_up, DICOMWriterSettings())
+    for path in (written.segmentation, written.measurements, written.preview[0]):
+        assert dcmread(path).PatientName == name
+    said = caplog.text + " ".join(str(item.message) for item in recwarn.list)
+    for secret in ("Geheimnis", "TOPSECRET77", "19810314", "20240612"):
+        assert secret not in said
