@@ -30,6 +30,10 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.stage in ("all", "forks"):
         folder = train_forks(arguments.data, arguments.work, arguments.folds, fork_steps)
         print(folder if folder else "Stopped; the same command with --stage forks goes on.")
+    if arguments.stage == "measure":
+        from model_tools.train.measure import measure_all
+
+        print(measure_all(arguments.data, arguments.work))
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -59,7 +63,7 @@ def main() -> None:
     train.add_argument("--steps", type=int, help="total steps of the trunk")
     train.add_argument("--folds", type=int, default=5)
     train.add_argument("--fork-steps", type=int, default=200, help="steps of each member")
-    train.add_argument("--stage", choices=("all", "trunk", "forks"), default="all")
+    train.add_argument("--stage", choices=("all", "trunk", "forks", "measure"), default="all")
     train.add_argument("--seed", type=int, default=2026)
     train.add_argument("--threads", type=int, default=2)
     train.add_argument("--smoke", action="store_true", help="a tiny network for a few steps")

@@ -229,9 +229,16 @@ def describe_case(
     lesions, brain
         (z, y, x) masks.
     """
-    images = np.maximum(images, 0).astype(np.float32)
+    hits = np.argwhere(brain > 0)
+    low, high = np.maximum(hits.min(0) - 6, 0), hits.max(0) + 7
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    images = np.maximum(images[(slice(None), *box)], 0).astype(np.float32)
+    lesions, brain = lesions[box], brain[box]
+    to_atlas = np.eye(4)
+    to_atlas[:3, 3] = low
     inner = ndimage.binary_erosion(brain > 0, iterations=3)
-    pure = (atlas.white > 0.85) & inner & (ndimage.binary_dilation(lesions > 0, iterations=3) == 0)
+    near = ndimage.binary_dilation(lesions > 0, iterations=3)
+    pure = (atlas.white[box] > 0.85) & inner & ~near
     local = np.stack([_local_mean(image, pure, 14.0) for image in images])
     flat = images[0] / np.maximum(local[0], 1e-3)
     fluid = np.clip((0.75 - flat) / 0.4, 0, 1) * brain
@@ -241,7 +248,7 @@ def describe_case(
         brain.astype(np.float32),
         np.zeros_like(brain, dtype=np.float32),
         fluid.astype(np.float32),
-        np.eye(4),
+        to_atlas,
         np.ones((3, 2), np.float32),
         lesions.astype(np.float32),
     )

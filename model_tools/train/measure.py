@@ -10,41 +10,48 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openvino
 import torch
 from scipy import ndimage
+from torch import nn
 
-from model_tools.export import read_result_folder
+from model_tools.export import Ensemble, read_result_folder
 from model_tools.train.atlas import load_atlas, load_case
 from model_tools.train.backgrounds import HELD_OUT, Background
 from model_tools.train.classical import lesion_growth
 from model_tools.train.generate import crop
-from model_tools.train.network import build_network
-from model_tools.train.score import Predict, predict_volume, score, torch_predictor
+from model_tools.train.network import architecture, build_network
+from model_tools.train.score import Predict, predict_volume, score
 
 log = logging.getLogger(__name__)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
-def members(folder: Path) -> list[torch.nn.Module]:
+def members(folder: Path) -> list[nn.Module]:
     """The networks of a result folder, in fold order."""
     found = read_result_folder(folder)
     result = []
     for weights in found.weights:
         network = build_network(found.arguments, len(found.channels), len(found.labels))
-        # A network without deep supervision has the coarse outputs' layers too.
         network.load_state_dict(weights)
         result.append(network.eval())
     return result
 
 
-def mean_predictor(networks: Iterable[torch.nn.Module]) -> Predict:
-    """The mean of the networks' logits."""
-    predictors = [torch_predictor(n) for n in networks]
+def openvino_predictor(networks: list[nn.Module], size: int, channels: int = 3) -> Predict:
+    """The mean of the networks' logits, in OpenVINO with bfloat16 as the application runs it."""
+    example = torch.zeros(1, channels, size, size, size)
+    model = openvino.convert_model(Ensemble(networks).eval(), example_input=example)
+    model.reshape([1, channels, size, size, size])
+    compiled = openvino.Core().compile_model(
+        model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 2}
+    )
 
     def predict(tile: np.ndarray) -> np.ndarray:
-        return np.asarray(sum(p(tile) for p in predictors) / len(predictors), dtype=np.float32)
+        return np.array(compiled(tile)[0], dtype=np.float32)
 
     return predict
 
@@ -127,6 +134,45 @@ def classical(data: Path, work: Path) -> dict[str, dict[str, float]]:
     return result
 
 
-def write(path: Path, content: object) -> None:
-    """Write JSON."""
+def measure_all(data: Path, work: Path, size: int = 96, step: float = 0.5) -> Path:
+    """Measure trunk, fold 0, ensemble and comparator; write WORK/measures.json.
+
+    Only fold 0 and the trunk are scored on the real case, which the other folds have seen.
+
+    Returns
+    -------
+    Path
+        The file: scores by network, volume and threshold, and the chosen threshold.
+    """
+    valid = work / "valid"
+    names = sorted(p.name.split(".")[0] for p in valid.glob("*.image.npy"))
+    real = [n for n in names if n.startswith("real")]
+    transplanted = [n for n in names if n.startswith("transplanted")]
+    synthetic = [n for n in names if n.startswith("synthetic")]
+    path = work / "measures.json"
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def add(name: str, predict: Predict, volumes: list[str], without_t1: bool = False) -> None:
+        if name not in content:
+            content[name] = measure(
+                predict, valid, volumes, size=size, step=step, without_t1=without_t1
+            )
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    networks = members(work / "nnUNetTrainer__nnUNetPlans__3d_fullres")
+    single = openvino_predictor(networks[:1], size)
+    add("fold_0", single, real + transplanted + synthetic)
+    add("fold_0_without_t1", single, real)
+    ensemble = openvino_predictor(networks, size)
+    add("ensemble", ensemble, transplanted + synthetic)
+    add("ensemble_without_t1", ensemble, transplanted)
+    state = torch.load(work / "trunk.pth", weights_only=True)
+    recipe = json.loads(state["recipe"])
+    trunk = build_network(architecture(tuple(recipe["features"])))
+    trunk.load_state_dict(state["average"])
+    add("trunk", openvino_predictor([trunk.eval()], size), real)
+    content["classical"] = classical(data, work)
+    content["steps"] = int(state["step"])
+    content["threshold"] = best_threshold({n: content["ensemble"][n] for n in transplanted})
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path

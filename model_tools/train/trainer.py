@@ -385,16 +385,14 @@ def train_trunk(
     return not stop.requested
 
 
-FORK_VOLUMES = 30
+FORK_VOLUMES = 18
 
 
 def make_fork_volume(data: Path, sources: Sources, case: Background, index: int) -> Sample:
-    """A volume only the forks 1 to 4 may see: from the real case or the held-out background."""
+    """A volume only the forks 1 to 4 may see: the real case, with other lesions or without."""
     rng = np.random.default_rng([99, index])
-    if index % 3 == 0:
-        return transplanted(sources, sources.backgrounds[HELD_OUT], rng, f"{HELD_OUT}-{index}")
     return transplanted(
-        sources, case, rng, f"{REAL_CASE}-{index}", augment=index != 1, own_only=index % 3 == 1
+        sources, case, rng, f"{REAL_CASE}-{index}", augment=index != 0, own_only=index % 2 == 0
     )
 
 
@@ -423,7 +421,7 @@ def train_fork(
     Parameters
     ----------
     seen_case
-        Whether patches of the real case and of the held-out background are used (a third).
+        Whether a third of the patches is cut from volumes of the real case.
 
     Returns
     -------
