@@ -9,7 +9,7 @@ import highdicom as hd
 import numpy as np
 
 from operators.geometry import resample_to
-from operators.longitudinal_comparator.evidence import View, visible
+from operators.longitudinal_comparator.evidence import View, signal_ratio, visible
 from operators.longitudinal_comparator.identity import (
     Identity,
     derive_uid,
@@ -67,6 +67,7 @@ def compare(
     """
     aligned = probabilities.aligned
     notes: list[QualityNote] = []
+    prior_labels: hd.Volume | None = None
     pair = _comparable_pair(probabilities)
     if pair is None:
         current = _find(probabilities.current, settings)
@@ -78,6 +79,8 @@ def compare(
         current, prior = found.current, found.prior
         matching = match(current, prior, pair.now.affine, pair.before.affine, pair.matrix, settings)
         matching, excluded = _without_the_unseen(_without_opposite_change(matching, found), found)
+        prior_labels = _prior_labels(pair, prior, matching)
+        matching = _with_signal(pair, matching, current, prior_labels, settings)
         identities, identity_notes = _follow_identities(pair, found, matching)
         notes.extend(identity_notes)
         faint = len(found.faint_current) + len(found.faint_prior)
@@ -110,7 +113,7 @@ def compare(
         lesions=lesions,
         totals=_totals(lesions, baseline=pair is None),
         labels=volume.with_array(label_array(current, volume.spatial_shape)),
-        prior_labels=None if pair is None else _prior_labels(pair, prior, matching),
+        prior_labels=prior_labels,
         quality=_all_quality(probabilities, notes),
         timing_s={
             **aligned.selected.timing_s,
@@ -237,6 +240,33 @@ def _find_in_both(pair: _Pair, settings: LongitudinalComparatorSettings) -> _Fou
 def _positions(some: list[LesionObject], among: tuple[LesionObject, ...]) -> frozenset[int]:
     wanted = {id(lesion) for lesion in some}
     return frozenset(n for n, lesion in enumerate(among) if id(lesion) in wanted)
+
+
+def _with_signal(
+    pair: _Pair,
+    matching: Matching,
+    current: tuple[LesionObject, ...],
+    prior_labels: hd.Volume,
+    settings: LongitudinalComparatorSettings,
+) -> Matching:
+    """A lesion whose outline has changed, but not its signal in the images, is stable."""
+    before = prior_labels.array
+    now = label_array(current, pair.now.spatial_shape)
+    lesions = (now > 0) | (before > 0)
+    now_view = View.of(pair.current_study, lesions)
+    before_view = View.of(pair.prior_study, np.zeros(pair.before.spatial_shape, dtype=bool))
+    limit = 1 + settings.minimum_signal_change
+    matches = []
+    for position, one in enumerate(matching.matches):
+        if one.change in ("enlarging", "shrinking") and one.current is not None:
+            inside = (now == one.current + 1) | (before == position + 1)
+            ratio = signal_ratio(inside, lesions, now_view, before_view, pair.matrix)
+            grown = ratio is None or ratio >= limit
+            shrunk = ratio is None or ratio <= 1 / limit
+            if not (grown if one.change == "enlarging" else shrunk):
+                one = replace(one, change="stable")
+        matches.append(one)
+    return replace(matching, matches=tuple(matches))
 
 
 def _without_the_unseen(matching: Matching, found: _Found) -> tuple[Matching, int]:

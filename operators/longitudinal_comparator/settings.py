@@ -27,6 +27,10 @@ class LongitudinalComparatorSettings(Settings):
     minimum_change_ml: Annotated[float, Field(ge=0)] = 0.014
     """A smaller difference of volume is stable: by default that of a ball of 3 mm, the smallest
     lesion that counts."""
+    minimum_signal_change: Annotated[float, Field(ge=0)] = 0.15
+    """A lesion is enlarging or shrinking only if its signal (contrast summed over its volume) in
+    the FLAIR images has changed by at least this ratio in the same direction; 0 asks for the
+    direction only."""
     minimum_overlap: Share = 0.15
     """Two lesions are the same if at least this share of the smaller lies inside the other, …"""
     tolerance_mm: Millimetres = 1.5

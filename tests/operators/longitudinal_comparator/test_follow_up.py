@@ -257,6 +257,16 @@ def test_what_the_other_study_does_not_show_is_not_compared() -> None:
     assert set(np.unique(outside_now.prior_labels.array)) == {0, 1}
 
 
+@pytest.mark.parametrize("ratio", [1.6, 0.55])
+def test_an_outline_that_changes_without_the_image_is_stable(ratio: float) -> None:
+    """The network's answer grows or shrinks, the images show the same lesion twice."""
+    now = probability(CURRENT_GRID, [_scaled(A, ratio), B])
+    same = flair_of(probability(CURRENT_GRID, [A, B]))
+    result = follow(now, [A, B], flair_now=same)
+    assert _by_place(result, A).change == "stable"
+    assert _by_place(follow(now, [A, B]), A).change != "stable"
+
+
 def test_a_tiny_difference_is_no_change() -> None:
     assert by_volume(0.030, 0.020, 0.3, 0.014) == "stable"
     assert by_volume(0.034, 0.020, 0.3, 0.014) == "enlarging"
