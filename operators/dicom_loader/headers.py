@@ -49,6 +49,7 @@ PARSE_ERRORS = (
 """What a damaged file makes the parser raise."""
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+MEDIA_DIRECTORY_REASON = "DICOMDIR"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 _EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -336,7 +337,7 @@ def _parse(path: Path, data: bytes, size: int, stream: BinaryIO) -> Header | Unr
     try:
         meta, start = find_file_meta(data, 132 if has_prefix else 0)
         if _meta_text(meta, 0x00020002) == MEDIA_DIRECTORY:
-            return Unreadable("DICOMDIR")
+            return Unreadable(MEDIA_DIRECTORY_REASON)
         encoding = _encoding(_meta_text(meta, 0x00020010), data[start : start + 6])
         found = find_elements(data, start, encoding, _ALL_TAGS)
         header = Header(path, encoding.little_endian, found.values)

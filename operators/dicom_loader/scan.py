@@ -23,6 +23,7 @@ from operators.dicom_loader.frames import (
     instance_of,
 )
 from operators.dicom_loader.headers import (
+    MEDIA_DIRECTORY_REASON,
     PARSE_ERRORS,
     Header,
     Unreadable,
@@ -30,6 +31,7 @@ from operators.dicom_loader.headers import (
     read_header,
 )
 from operators.dicom_loader.identity import Patient, identity_notes, patient_keys, patient_of
+from operators.dicom_loader.media_directory import listed_instances
 from operators.dicom_loader.series_checks import find_problems
 from operators.dicom_loader.settings import DICOMLoaderSettings
 from operators.dicom_loader.stacks import count_times, split_series, to_series
@@ -90,6 +92,8 @@ class _Findings:
         self.series_in_folder: dict[Path, set[str]] = defaultdict(set)
         self.file_problems: dict[str, list[SeriesProblem]] = defaultdict(list)
         self.duplicates = 0
+        self.directories: list[Path] = []
+        self.seen: set[str] = set()
         self.instances: dict[str, tuple[Path, str]] = {}
         self.known: dict[tuple[object, ...], _FileFacts] = {}
 
@@ -165,8 +169,9 @@ def scan_folder(
         raise _nothing_usable(folder, count, findings)
     _check_dates(findings, today or datetime.now().date(), settings)
     _place_unknown_damage(findings)
+    notes = _compare_with_directories(findings)
     keys = patient_keys([contents.patient for contents in findings.studies.values()])
-    quality = [*_quality(findings), *identity_notes(keys)]
+    quality = [*_quality(findings), *notes, *identity_notes(keys)]
     studies = [
         _study(study_uid, key, contents, findings, settings)
         for (study_uid, key), contents in _merged(findings, keys).items()
@@ -227,7 +232,10 @@ def _take(findings: _Findings, path: Path, folder: Path) -> None:
     name = str(path.relative_to(folder))
     if isinstance(header, Unreadable):
         _set_aside(findings, path, name, header)
+        if header.reason == MEDIA_DIRECTORY_REASON:
+            findings.directories.append(path)
         return
+    findings.seen.add(header.text("SOPInstanceUID") or "")
     sop_class = header.text("SOPClassUID") or ""
     modality = header.text("Modality") or ""
     derived = sop_class in (SEGMENTATION, LABEL_MAP_SEGMENTATION)
@@ -300,6 +308,31 @@ def _place_unknown_damage(findings: _Findings) -> None:
         present = findings.series_in_folder.get(folder, set())
         if len(present) == 1:
             findings.file_problems[next(iter(present))].append(_unreadable_file(name, reason))
+
+
+def _compare_with_directories(findings: _Findings) -> list[QualityNote]:
+    """Find series of which some, but not all, files that a DICOMDIR lists are there."""
+    notes = []
+    for path in findings.directories:
+        try:
+            listed = listed_instances(path)
+        except PARSE_ERRORS:
+            notes.append(
+                QualityNote("dicomdir_unreadable", "info", "A DICOMDIR is damaged and not used.")
+            )
+            continue
+        for series_uid, instances in listed.items():
+            absent = len(instances - findings.seen)
+            if 0 < absent < len(instances):
+                findings.file_problems[series_uid].append(
+                    SeriesProblem(
+                        "missing_slices",
+                        f"{absent} of {len(instances)} images that the DICOMDIR lists for the "
+                        "series are not there.",
+                        fatal=True,
+                    )
+                )
+    return notes
 
 
 def _facts_of(findings: _Findings, header: Header, image: bool) -> _FileFacts:

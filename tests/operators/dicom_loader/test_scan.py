@@ -54,16 +54,55 @@ def test_nested_folders_other_files_and_any_extension(tmp_path: Path) -> None:
     assert collection.skipped == {"not DICOM": 1, "empty file": 1}
 
 
-def test_dicomdir_is_left_aside_and_its_files_are_found(tmp_path: Path) -> None:
+def make_media(folder: Path) -> Path:
+    """Two series with their DICOMDIR."""
+    first, second = make_classic_series(), make_classic_series(SeriesNumber=5)
     file_set = FileSet()
-    for path in write_files(make_classic_series(), tmp_path / "source"):
+    for path in write_files([*first, *second], folder / "source"):
         file_set.add(path)
-    file_set.write(tmp_path / "media")
-    assert (tmp_path / "media" / "DICOMDIR").is_file()
-    collection = scan_folder(tmp_path / "media")
-    (series,) = all_series(collection)
-    assert len(series.instances) == 7
+    file_set.write(folder / "media")
+    return folder / "media"
+
+
+def test_dicomdir_is_left_aside_and_its_files_are_found(tmp_path: Path) -> None:
+    media = make_media(tmp_path)
+    assert (media / "DICOMDIR").is_file()
+    collection = scan_folder(media)
+    assert [len(series.instances) for series in all_series(collection)] == [7, 7]
+    assert [series.problems for series in all_series(collection)] == [(), ()]
     assert collection.skipped == {"DICOMDIR": 1}
+
+
+def test_end_slice_that_the_dicomdir_lists_is_missed(tmp_path: Path) -> None:
+    media = make_media(tmp_path)
+    last = max(
+        (path for path in media.rglob("*") if path.is_file() and path.name != "DICOMDIR"),
+        key=lambda path: (dcmread(path).SeriesNumber, dcmread(path).InstanceNumber),
+    )
+    last.unlink()
+    first, second = all_series(scan_folder(media))
+    assert first.problems == ()
+    (problem,) = second.problems
+    assert (problem.code, problem.fatal) == ("missing_slices", True)
+    assert "1 of 7 images" in problem.message
+
+
+def test_whole_series_that_is_absent_is_no_defect(tmp_path: Path) -> None:
+    media = make_media(tmp_path)
+    for path in media.rglob("*"):
+        if path.is_file() and path.name != "DICOMDIR" and dcmread(path).SeriesNumber == 5:
+            path.unlink()
+    (series,) = all_series(scan_folder(media))
+    assert series.problems == ()
+
+
+def test_damaged_dicomdir_is_not_needed(tmp_path: Path) -> None:
+    media = make_media(tmp_path)
+    data = (media / "DICOMDIR").read_bytes()
+    (media / "DICOMDIR").write_bytes(data[: len(data) // 2])
+    collection = scan_folder(media)
+    assert len(all_series(collection)) == 2
+    assert note_codes(collection) == ["dicomdir_unreadable"]
 
 
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
