@@ -103,6 +103,9 @@ def read_tracked_segmentation(instance: InstanceRef) -> TrackedSegmentation:
         )
     except Exception as error:
         raise ValueError(f"it cannot be read ({type(error).__name__})") from error
+    if len(descriptions) == 1 and not descriptions[0].tracking_uid and not labels.array.any():
+        # how this application writes that it found no lesion
+        return TrackedSegmentation(labels=labels, identities=())
     if not all(one.tracking_uid and one.tracking_id for one in descriptions):
         raise ValueError("a segment has no tracking UID or ID")
     identities = tuple(

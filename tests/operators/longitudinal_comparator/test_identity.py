@@ -12,6 +12,8 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from operators.longitudinal_comparator.identity import (
     Identity,
+    identities_from,
+    newest_tracked_segmentation,
     next_number,
     read_tracked_segmentation,
 )
@@ -194,3 +196,14 @@ def test_two_lesions_cannot_take_one_segment(tmp_path: Path) -> None:
 )
 def test_numbers_go_on_after_those_that_are_taken(ids: list[str], expected: int) -> None:
     assert next_number([Identity(str(n), one) for n, one in enumerate(ids)]) == expected
+
+
+def test_a_segmentation_that_says_no_lesion_gives_no_identities_and_no_warning(
+    tmp_path: Path,
+) -> None:
+    empty = _write_seg(tmp_path / "empty.dcm", [np.zeros_like(_mask(A))], [None])
+    tracked, notes = newest_tracked_segmentation([empty], SLICES_FIRST.frame_of_reference_uid)
+    assert tracked is not None
+    assert tracked.identities == ()
+    assert notes == ()
+    assert identities_from(tracked, ()) == []
