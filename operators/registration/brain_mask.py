@@ -86,7 +86,7 @@ def find_brain(flair: hd.Volume, settings: RegistrationSettings, subject: str) -
             "Export the series again.",
         )
     image = to_sitk(flair)
-    matrix, similarity, folded = match_template(image, settings)
+    matrix, similarity, fine = match_template(image, settings)
     if similarity < settings.min_template_similarity:
         raise InputError(
             subject,
@@ -104,7 +104,7 @@ def find_brain(flair: hd.Volume, settings: RegistrationSettings, subject: str) -
         0.0,
         sitk.sitkFloat32,
     )
-    field = fit_surface(soft, relative_brightness(folded, soft))
+    field = fit_surface(soft, relative_brightness(fine, soft))
     field = sitk.Resample(field, image, sitk.Transform(), sitk.sitkLinear, 1e3)
     mask = _one_piece(sitk.GetArrayFromImage(field).transpose(2, 1, 0) < 0)
     if not mask.any():
@@ -113,8 +113,8 @@ def find_brain(flair: hd.Volume, settings: RegistrationSettings, subject: str) -
             "No brain was found.",
             "Check that the series is a FLAIR of the head, not localiser or damaged pixels.",
         )
-    cut = to_sitk(template.mask, np.uint8)
-    brain_points = points_of(coarser(cut, 8.0), sitk.GetArrayFromImage(coarser(cut, 8.0)) > 0.5)
+    coarse_brain = coarser(to_sitk(template.mask), 8.0)
+    brain_points = points_of(coarse_brain, sitk.GetArrayViewFromImage(coarse_brain) > 0.5)
     _, inside = sample(image, np.linalg.inv(matrix) @ brain_points)
     return BrainMask(
         mask=flair.with_array(mask),
@@ -134,23 +134,24 @@ def match_template(
     -------
     tuple
         4×4 affine from FLAIR points to template points (LPS); correlation of the FLAIR with the
-        template's FLAIR contrast; and the FLAIR with what is brighter than brain folded away.
+        template's FLAIR contrast; and the FLAIR at about 2 mm.
     """
     template = load_template()
-    expected = to_sitk(template.flair)
-    near = sitk.BinaryDilate(to_sitk(template.mask, np.uint8), [_RING_MM] * 3)
+    expected = coarser(to_sitk(template.flair), 4.0)
+    brain = to_sitk(template.mask, np.uint8)
 
     fixed = coarser(expected, 8.0)
-    fixed_mask = like(near, fixed)
+    fixed_mask = _ring(brain, fixed)
     points = points_of(fixed, sitk.GetArrayViewFromImage(fixed_mask) > 0)
     values, _ = sample(fixed, points)
     centre = points[:3].mean(axis=1)
 
-    raw = coarser(flair, 8.0)
+    fine = coarser(flair, _GRID_MM)
+    raw = coarser(fine, 8.0)
     starts = best_start(points, values, raw, _starts(raw, centre), 1)
     core = points[:, np.linalg.norm(points[:3] - centre[:, None], axis=0) < 45]
     level = float(np.median(sample(raw, starts[0] @ core)[0]))
-    folded = fold_bright(flair, 1.4 * level)
+    folded = fold_bright(fine, 1.4 * level)
     moving = coarser(folded, 8.0)
 
     best: tuple[Matrix, float] | None = None
@@ -173,7 +174,7 @@ def match_template(
 
     for spacing, correlation in ((6.0, True), (4.0, False)):
         fixed = coarser(expected, spacing)
-        fixed_mask = like(near, fixed)
+        fixed_mask = _ring(brain, fixed)
         moving = coarser(folded, spacing)
         transform, _ = optimise(
             fixed,
@@ -194,7 +195,13 @@ def match_template(
     similarity = 0.0
     if inside.sum() > 100 and found[inside].std() > 0:
         similarity = float(np.corrcoef(values[inside], found[inside])[0, 1])
-    return np.asarray(np.linalg.inv(matrix)), similarity, folded
+    return np.asarray(np.linalg.inv(matrix)), similarity, fine
+
+
+def _ring(brain: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """uint8 on the grid: the template's brain and a ring around it."""
+    radius = [max(1, round(_RING_MM / spacing)) for spacing in grid.GetSpacing()]
+    return sitk.BinaryDilate(like(brain, grid), radius)
 
 
 def fold_bright(image: sitk.Image, top: float) -> sitk.Image:
@@ -207,21 +214,20 @@ def fold_bright(image: sitk.Image, top: float) -> sitk.Image:
 
 
 def relative_brightness(flair: sitk.Image, brain: sitk.Image) -> sitk.Image:
-    """The FLAIR at about 2 mm, divided by the local brightness of brain tissue.
+    """The FLAIR divided by the local brightness of brain tissue.
 
     Parameters
     ----------
     flair
-        FLAIR of a head.
+        FLAIR of a head at about 2 mm.
     brain
         Soft brain mask in [0, 1] on a 2 mm grid that covers the FLAIR.
     """
     depth = sitk.SignedMaurerDistanceMap(
         brain > 0.5, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
     )
-    smooth = coarser(flair, _GRID_MM)
     values = sitk.GetArrayFromImage(
-        sitk.Resample(smooth, brain, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+        sitk.Resample(flair, brain, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
     )
     core = (sitk.GetArrayViewFromImage(depth) > 5) & (values > 0)
     if not core.any():
@@ -240,9 +246,9 @@ def relative_brightness(flair: sitk.Image, brain: sitk.Image) -> sitk.Image:
     field = sitk.GetImageFromArray(level)
     field.CopyInformation(brain)
     field = sitk.Resample(
-        field, smooth, sitk.Transform(), sitk.sitkLinear, typical, sitk.sitkFloat32
+        field, flair, sitk.Transform(), sitk.sitkLinear, typical, sitk.sitkFloat32
     )
-    return sitk.Divide(smooth, sitk.Maximum(field, 1e-6))
+    return sitk.Divide(flair, sitk.Maximum(field, 1e-6))
 
 
 def head_of(image: sitk.Image) -> NDArray[np.bool_]:

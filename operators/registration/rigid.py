@@ -72,11 +72,13 @@ def register_rigid(
     """
     if _is_flat(fixed.array) or _is_flat(moving.array):
         return _refused()
-    fixed_image, moving_image = to_sitk(fixed), to_sitk(moving)
-    mask = _mask_image(fixed_image, fixed_mask, 15.0)
+    fine_fixed = coarser(to_sitk(fixed), settings.fine_spacing_mm)
+    fine_moving = coarser(to_sitk(moving), settings.fine_spacing_mm)
+    middle_fixed, middle_moving = coarser(fine_fixed, 4.0), coarser(fine_moving, 4.0)
+    coarse_fixed, coarse_moving = coarser(middle_fixed, 8.0), coarser(middle_moving, 8.0)
+    brain = None if fixed_mask is None else to_sitk(fixed_mask, np.uint8)
 
-    coarse_fixed, coarse_moving = coarser(fixed_image, 8.0), coarser(moving_image, 8.0)
-    coarse_mask = like(mask, coarse_fixed)
+    coarse_mask = _around(brain, coarse_fixed, 15.0)
     points = points_of(coarse_fixed, sitk.GetArrayViewFromImage(coarse_mask) > 0)
     values, _ = sample(coarse_fixed, points)
     centre = points[:3].mean(axis=1)
@@ -100,11 +102,10 @@ def register_rigid(
         if value > best:
             matrix, best = matrix_of(transform), value
 
-    level_fixed, level_moving = coarser(fixed_image, 4.0), coarser(moving_image, 4.0)
     transform, _ = optimise(
-        level_fixed,
-        level_moving,
-        like(_mask_image(fixed_image, fixed_mask, 10.0), level_fixed),
+        middle_fixed,
+        middle_moving,
+        _around(brain, middle_fixed, 10.0),
         rigid_about(matrix, centre),
         settings,
         iterations=60,
@@ -113,14 +114,12 @@ def register_rigid(
     )
     matrix = matrix_of(transform)
 
-    fine_fixed = normalise_locally(coarser(fixed_image, settings.fine_spacing_mm))
-    fine_moving = normalise_locally(coarser(moving_image, settings.fine_spacing_mm))
-    brain = _mask_image(fixed_image, fixed_mask, _BRAIN_MARGIN_MM)
-    inside = sitk.GetArrayViewFromImage(like(brain, fine_fixed)) > 0
-    points = points_of(fine_fixed, inside)
+    fine_mask = _around(brain, fine_fixed, _BRAIN_MARGIN_MM)
+    points = points_of(fine_fixed, sitk.GetArrayViewFromImage(fine_mask) > 0)
+    fine_fixed, fine_moving = normalise_locally(fine_fixed), normalise_locally(fine_moving)
     if points.shape[1] > settings.samples:
-        chosen_points = np.random.default_rng(settings.seed).permutation(points.shape[1])
-        points = points[:, np.sort(chosen_points[: settings.samples])]
+        order = np.random.default_rng(settings.seed).permutation(points.shape[1])
+        points = points[:, np.sort(order[: settings.samples])]
     matrix = refine(fine_fixed, fine_moving, points, matrix, settings, stretch=False)
     if settings.affine:
         matrix = refine(fine_fixed, fine_moving, points, matrix, settings, stretch=True)
@@ -188,14 +187,15 @@ def _candidates(
         yield about(centre, np.eye(3), centre + superposed[:3, 3] + np.asarray(shift, dtype=float))
 
 
-def _mask_image(fixed: sitk.Image, mask: hd.Volume | None, margin: float) -> sitk.Image:
-    """uint8 on the fixed grid: the brain and a few millimetres around it, or all."""
-    if mask is None:
-        whole = sitk.Image(fixed.GetSize(), sitk.sitkUInt8) + 1
-        whole.CopyInformation(fixed)
+def _around(brain: sitk.Image | None, grid: sitk.Image, margin_mm: float) -> sitk.Image:
+    """uint8 on the grid: the brain and ``margin_mm`` around it; everything without a brain."""
+    if brain is None:
+        whole = sitk.Image(grid.GetSize(), sitk.sitkUInt8) + 1
+        whole.CopyInformation(grid)
         return whole
-    radius = [round(margin / s) for s in fixed.GetSpacing()]
-    return sitk.BinaryDilate(to_sitk(mask, np.uint8), radius)
+    return sitk.BinaryDilate(
+        like(brain, grid), [round(margin_mm / spacing) for spacing in grid.GetSpacing()]
+    )
 
 
 def _is_flat(array: NDArray[np.generic]) -> bool:

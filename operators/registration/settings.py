@@ -15,8 +15,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class RegistrationSettings(Settings):
     """How images are matched and when a match is refused.
 
-    The limits of similarity were set between what correct pairs of real studies reach and what
-    wrong pairs (another patient, mirrored, noise) reach.
+    The limits of similarity lie between what right and wrong pairs of real studies reach
+    (open_ms_data, patients 03, 04, 09, 12 and 20).
     """
 
     seed: int = 20160406
@@ -38,10 +38,12 @@ class RegistrationSettings(Settings):
     """Independent samples that the mutual information over a brain counts for, against the
     expected stretch."""
 
-    min_similarity_within_study: Annotated[float, Field(ge=1, le=2)] = 1.03
-    """Least normalised mutual information over the brain of T1 or T2 with FLAIR."""
-    min_similarity_between_studies: Annotated[float, Field(ge=1, le=2)] = 1.03
-    """Least normalised mutual information over the brain of prior and current FLAIR."""
+    min_similarity_within_study: Annotated[float, Field(ge=1, le=2)] = 1.022
+    """Least normalised mutual information over the brain, after local normalisation, of T1 or T2
+    with FLAIR. Measured: right pairs 1.031 to 1.048, mirrored ones at most 1.016."""
+    min_similarity_between_studies: Annotated[float, Field(ge=1, le=2)] = 1.06
+    """The same of the prior and the current FLAIR. Measured: same patient 1.11 to 1.18, another
+    patient at most 1.020, the same patient mirrored at most 1.037."""
     max_translation_within_study_mm: Positive = 30.0
     max_rotation_within_study_deg: Positive = 20.0
     max_rotation_between_studies_deg: Positive = 45.0
