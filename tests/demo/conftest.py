@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from demo.anatomy import Anatomy, build_anatomy
 from demo.patient import SyntheticPatient, make_patient
 from demo.synthetic import write_patient
 from demo.vendors import VENDORS
@@ -16,6 +17,12 @@ from demo.vendors import VENDORS
 def patient() -> SyntheticPatient:
     """The patient that the demonstration shows."""
     return make_patient()
+
+
+@pytest.fixture(scope="session")
+def anatomy() -> Anatomy:
+    """The same patient's head, made a second time."""
+    return build_anatomy(1)
 
 
 @pytest.fixture(scope="session")
