@@ -196,7 +196,7 @@ def _places(out: Path, objects: Mapping[str, list[Path]]) -> str:
         if len(paths) == 1:
             place = str(paths[0])
         elif paths:
-            place = f"{paths[0].parent} ({len(paths)} files)"
+            place = f"{paths[0]} to {paths[-1].name}"
         else:
             place = "missing"
         lines.append(f"  {label:<36}{place}")

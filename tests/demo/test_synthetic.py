@@ -73,6 +73,22 @@ def read_with_simpleitk(files: list[Path]) -> sitk.Image:
     return sitk.ReadImage(names)
 
 
+def voxels_near(
+    image: sitk.Image, point: tuple[float, float, float], reach_mm: float = 18.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 3) positions in millimetres and (n,) values of the voxels around a point."""
+    middle = np.asarray(image.TransformPhysicalPointToContinuousIndex(point))
+    reach = reach_mm / np.asarray(image.GetSpacing())
+    low = np.maximum(np.floor(middle - reach), 0).astype(int)
+    high = np.minimum(np.ceil(middle + reach) + 1, image.GetSize()).astype(int)
+    box = image[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))]
+    array = sitk.GetArrayFromImage(box).astype(float).T
+    indices = np.argwhere(np.ones(array.shape, bool))
+    direction = np.asarray(box.GetDirection()).reshape(3, 3)
+    points = indices * np.asarray(box.GetSpacing()) @ direction.T + np.asarray(box.GetOrigin())
+    return points, array.ravel()
+
+
 @pytest.fixture(scope="session")
 def truth(patient: SyntheticPatient) -> Truth:
     return truth_of(patient)
@@ -87,17 +103,12 @@ def test_planted_lesions_shine_where_the_truth_says(
         (patient.studies[1], "prior_volume_mm3", "prior_centroid_lps_mm"),
     ):
         image = read_with_simpleitk(series_files(written(vendor), patient, study, "flair", vendor))
-        array = sitk.GetArrayFromImage(image).astype(float)
-        indices = np.argwhere(np.ones_like(array))
-        direction = np.asarray(image.GetDirection()).reshape(3, 3)
-        points = indices[:, ::-1] * np.asarray(image.GetSpacing()) @ direction.T
-        points += np.asarray(image.GetOrigin())
-        values = array.ravel()
         checked = 0
         for lesion in truth.lesions:
             size = getattr(lesion, volume)
             if size < 250.0:
                 continue
+            points, values = voxels_near(image, getattr(lesion, centroid))
             away = np.linalg.norm(points - np.asarray(getattr(lesion, centroid)), axis=1)
             radius = np.cbrt(size * 3.0 / 4.0 / np.pi)
             around = np.median(values[(away > radius + 4.0) & (away < radius + 9.0)])
