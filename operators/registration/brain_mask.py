@@ -238,9 +238,8 @@ def relative_brightness(flair: sitk.Image, brain: sitk.Image) -> sitk.Image:
     def spread(data: NDArray[np.float32]) -> NDArray[np.float32]:
         image = sitk.GetImageFromArray(data.astype(np.float32))
         image.CopyInformation(brain)
-        return sitk.GetArrayFromImage(
-            sitk.SmoothingRecursiveGaussian(image, _FIELD_SMOOTHING_MM)
-        ).astype(np.float32)
+        smooth = sitk.SmoothingRecursiveGaussian(image, _FIELD_SMOOTHING_MM)
+        return np.asarray(sitk.GetArrayFromImage(smooth), dtype=np.float32)
 
     level = (spread(values * core) + 1e-3 * typical) / (spread(core.astype(np.float32)) + 1e-3)
     field = sitk.GetImageFromArray(level)

@@ -136,9 +136,8 @@ def optimise(
     """Maximise the agreement of two images by regular-step gradient ascent.
 
     The measure is Mattes mutual information (Mattes et al. 2003) or squared correlation. Samples
-    are drawn with the settings' seed, so that a run repeats itself exactly with the same number of
-    threads; with another number the sums are added in another order, which changes the result by
-    less than a micrometre.
+    are drawn with the settings' seed. SimpleITK's threads add them in an order that changes, which
+    changes the result in the eighth decimal.
 
     Parameters
     ----------

@@ -8,8 +8,7 @@ one head are about a percent (gradient calibration, slice spacing).
 The images are first normalised to zero mean and unit deviation in a neighbourhood of each voxel,
 which takes away the receive field and makes edges count rather than the brightness of regions. The
 measure is Mattes mutual information with its analytic gradient (Mattes et al. 2003; Thévenaz and
-Unser 2000). Everything runs in NumPy in one thread: the result does not depend on the number of
-threads.
+Unser 2000). Everything runs in NumPy in one thread, always in the same order.
 """
 
 from __future__ import annotations
@@ -167,7 +166,7 @@ def _prepare(image: sitk.Image) -> _Sampled:
 def _bins(values: NDArray[np.float32], bins: int) -> NDArray[np.int64]:
     low, high = np.percentile(values, (0.5, 99.5))
     scaled = (values - low) * (bins / max(float(high - low), 1e-6))
-    return np.clip(scaled, 0, bins - 1).astype(np.int64)
+    return np.asarray(np.clip(scaled, 0, bins - 1), dtype=np.int64)
 
 
 def _information(

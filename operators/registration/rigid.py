@@ -181,8 +181,9 @@ def _candidates(
     for start in (np.eye(4), *starts, superposed):
         rotation = nearest_rotation(start[:3, :3])
         target = start[:3, :3] @ centre + start[:3, 3]
-        for angles in product((0, -20, 20), repeat=3):
-            yield about(centre, rotation @ rotation_matrix(angles), target)
+        for x, y, z in product((0.0, -20.0, 20.0), repeat=3):
+            turned = np.asarray(rotation @ rotation_matrix((x, y, z)))
+            yield about(centre, turned, target)
     for shift in product((-20, 0, 20), (-20, 0, 20), (-40, -20, 0, 20, 40)):
         yield about(centre, np.eye(3), centre + superposed[:3, 3] + np.asarray(shift, dtype=float))
 

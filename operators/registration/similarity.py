@@ -46,7 +46,7 @@ def _binned(values: NDArray[np.float32], bins: int) -> NDArray[np.int64] | None:
     if not high > low:
         return None
     scaled = (values - low) * (bins / (high - low))
-    return np.clip(scaled, 0, bins - 1).astype(np.int64)
+    return np.asarray(np.clip(scaled, 0, bins - 1), dtype=np.int64)
 
 
 def _entropy(probability: NDArray[np.float64]) -> float:

@@ -114,7 +114,7 @@ def _surface_points(
     index = np.argwhere(np.abs(distance) < 1.0)
     index = index[:: max(1, len(index) // count)]
     spacing = np.asarray(image.GetSpacing())
-    gradient = np.stack(np.gradient(distance, *spacing[::-1]))[::-1]
+    gradient = np.stack(list(np.gradient(distance, *(float(s) for s in spacing[::-1]))))[::-1]
     direction = np.asarray(image.GetDirection()).reshape(3, 3)
     normal = direction @ gradient[:, *index.T]
     normal /= np.linalg.norm(normal, axis=0) + 1e-9
