@@ -110,24 +110,34 @@ def _output_errors(folder: Path) -> Iterator[None]:
         raise _as_output_error(error) from error
 
 
+def _number_of(error: BaseException | None) -> int | None:
+    """The error's number; pydicom raises a failed write anew without it, so its cause is asked."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def _as_output_error(error: OSError) -> OutputError:
-    if error.errno in _FULL:
+    number = _number_of(error)
+    if number in _FULL:
         return OutputError(
             SUBJECT,
             "There is no space left on its file system.",
             "Free space or give another folder with -o; no result was kept.",
         )
-    if error.errno in _FORBIDDEN:
+    if number in _FORBIDDEN:
         return OutputError(
             SUBJECT,
             "It cannot be written.",
             "Give a folder with -o that the application may write to.",
         )
-    if error.errno in {errno.EEXIST, errno.ENOTDIR}:
+    if number in {errno.EEXIST, errno.ENOTDIR}:
         return OutputError(
             SUBJECT, "It is a file, not a folder.", "Give a folder with -o, or remove the file."
         )
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    reason = os.strerror(number) if number else type(error).__name__
     return OutputError(
         SUBJECT,
         f"It cannot be written ({reason}).",

@@ -9,16 +9,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pydicom.uid import JPEG2000, generate_uid
 
 from app.__main__ import main
+from demo.patient import SyntheticPatient, with_studies
+from demo.synthetic import write_patient
 from operators.version import NAME
 from tests.conftest import ROOT
+from tests.e2e.running import run_app
 from tests.e2e.small_study import BRAIN, head_pixels, series, study, write
 from tests.operators.dicom_loader.builders import (
     FrameSpec,
@@ -397,3 +401,60 @@ def test_prior_of_another_patient_is_refused(tmp_path: Path, capsys) -> None:
     assert run(tmp_path / "in", tmp_path / "out") == 2
     assert "patient" in capsys.readouterr().err
     assert_no_dicom(tmp_path / "out")
+
+
+def test_a_prior_that_is_forced_to_be_later_than_the_current_study_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = {"StudyDate": "20230101", "SeriesDate": "20230101", "AcquisitionDate": "20230101"}
+    first, second = generate_uid(), generate_uid()
+    write_files(study(study_uid=first, **earlier), tmp_path / "in", stem="first")
+    write_files(study(study_uid=second), tmp_path / "in", stem="second")
+    settings = yaml.safe_load((ROOT / "app.yaml").read_text(encoding="utf-8"))
+    settings["settings"]["series_selector"] |= {
+        "current_study_uid": str(first),
+        "prior_study_uid": str(second),
+    }
+    config = tmp_path / "app.yaml"
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    monkeypatch.setenv("HOLOSCAN_CONFIG_PATH", str(config))
+    assert run(tmp_path / "in", tmp_path / "out") == 2
+    assert "not before the current study" in capsys.readouterr().err
+    assert_no_dicom(tmp_path / "out")
+
+
+def test_an_output_folder_that_is_a_file_is_refused_at_once(tmp_path: Path, capsys) -> None:
+    (tmp_path / "out").write_text("not a folder")
+    assert run(write(study(), tmp_path / "in"), tmp_path / "out") == 1
+    assert "output folder" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "not a folder"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB, mounted where the output goes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_an_empty_output_folder(
+    small_disk: Path, patient: SyntheticPatient, tmp_path: Path
+) -> None:
+    write_patient(with_studies(patient, 1), tmp_path / "in", "siemens", distractors=False)
+    done = run_app(tmp_path / "in", small_disk / "out")
+    assert done.code == 1
+    assert "no space left" in done.log
+    assert_no_dicom(small_disk / "out")
+
+
+def test_a_read_only_output_folder_is_refused_at_once(small_disk: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = run_app(write(study(), tmp_path / "in"), small_disk / "out")
+    assert done.code == 1
+    assert "cannot be written" in done.log
+    assert not (small_disk / "out").exists()
