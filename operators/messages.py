@@ -198,7 +198,7 @@ class SelectedStudies:
 
 @dataclass(frozen=True)
 class Registration:
-    """A rigid transform between two images and how well it fits."""
+    """A rigid transform between two images, but for a slight stretch, and how well it fits."""
 
     matrix_lps: np.ndarray
     """float64 (4, 4); maps points of the fixed image to points of the moving one."""
@@ -206,7 +206,7 @@ class Registration:
     """Length of the displacement of the centre of the fixed image's brain."""
     rotation_deg: float
     similarity: float
-    """Normalised mutual information over the brain, higher is better."""
+    """Normalised mutual information of the locally normalised images over the brain: 1 for none."""
     accepted: bool
 
 

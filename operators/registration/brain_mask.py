@@ -37,6 +37,7 @@ from operators.registration.settings import RegistrationSettings
 from operators.registration.surface import fit_surface
 from operators.registration.template import load_template
 
+_LEAST_VOXELS = 8
 _VERTEX_TO_CENTRE_MM = 75.0
 _TYPICAL_SCALE = 0.94
 """Of a brain to the ICBM template, which is larger than the average brain."""
@@ -85,8 +86,21 @@ def find_brain(flair: hd.Volume, settings: RegistrationSettings, subject: str) -
             "A FLAIR must have finite and varying pixel values.",
             "Export the series again.",
         )
+    if min(flair.spatial_shape) < _LEAST_VOXELS:
+        raise InputError(
+            subject,
+            f"A FLAIR must have at least {_LEAST_VOXELS} voxels along every axis.",
+            "Give a FLAIR that covers the brain.",
+        )
     image = to_sitk(flair)
-    matrix, similarity, fine = match_template(image, settings)
+    match = match_template(image, settings)
+    if match is None:
+        raise InputError(
+            subject,
+            "The field of view holds less than half of a brain.",
+            "Give a FLAIR that covers the brain.",
+        )
+    matrix, similarity, fine = match
     if similarity < settings.min_template_similarity:
         raise InputError(
             subject,
@@ -127,13 +141,14 @@ def find_brain(flair: hd.Volume, settings: RegistrationSettings, subject: str) -
 
 def match_template(
     flair: sitk.Image, settings: RegistrationSettings
-) -> tuple[Matrix, float, sitk.Image]:
+) -> tuple[Matrix, float, sitk.Image] | None:
     """Match the ICBM template to the FLAIR of a head.
 
     Returns
     -------
-    tuple
-        4×4 affine from FLAIR points to template points (LPS); correlation of the FLAIR with the
+    tuple or None
+        None when less than half of the template fits into the field of view; otherwise the 4×4
+        affine from FLAIR points to template points (LPS); correlation of the FLAIR with the
         template's FLAIR contrast; and the FLAIR at about 2 mm.
     """
     template = load_template()
@@ -149,6 +164,8 @@ def match_template(
     fine = coarser(flair, _GRID_MM)
     raw = coarser(fine, 8.0)
     starts = best_start(points, values, raw, _starts(raw, centre), 1)
+    if not starts:
+        return None
     core = points[:, np.linalg.norm(points[:3] - centre[:, None], axis=0) < 45]
     level = float(np.median(sample(raw, starts[0] @ core)[0]))
     folded = fold_bright(fine, 1.4 * level)

@@ -126,10 +126,9 @@ def refine(
             change[9:] = [
                 (outer[a, b] + outer[b, a]) / _LEVER_MM for a, b in ((0, 1), (0, 2), (1, 2))
             ]
-            weight = 1.0 / (2 * settings.effective_samples * settings.scale_deviation**2)
-            free = parameters[6:] / _LEVER_MM
-            penalty = float(weight * (free**2).sum())
-            change[6:] -= 2 * weight * free / _LEVER_MM
+            loss, slope_of_loss = _unlikelihood(parameters[6:] / _LEVER_MM, settings)
+            penalty = loss
+            change[6:] -= slope_of_loss / _LEVER_MM
         return -(information - penalty), -change
 
     count = 12 if stretch else 6
@@ -147,6 +146,15 @@ def refine(
     improved[:3, :3] = turn @ (np.eye(3) + strain)
     improved[:3, 3] = (target_centre - improved[:3, :3] @ centre)[:, 0]
     return improved
+
+
+def _unlikelihood(
+    six: NDArray[np.float64], settings: RegistrationSettings
+) -> tuple[float, NDArray[np.float64]]:
+    """Negative logarithm, per effective sample, of the prior of a stretch, and its slope."""
+    counts = np.array([1.0, 1, 1, 2, 2, 2])
+    weight = 1 / (settings.effective_samples * settings.scale_deviation**2)
+    return 0.5 * weight * float((counts * six**2).sum()), weight * counts * six
 
 
 def _symmetric(six: NDArray[np.float64]) -> Matrix:

@@ -31,6 +31,7 @@ from operators.registration.settings import RegistrationSettings
 from operators.registration.similarity import normalised_mutual_information
 
 _BRAIN_MARGIN_MM = 3.0
+_LEAST_VOXELS = 4
 
 
 def register_rigid(
@@ -68,12 +69,14 @@ def register_rigid(
     -------
     Registration
         ``matrix_lps`` maps fixed points to moving points. Its ``accepted`` is False also for
-        images that hold nothing to match.
+        images that hold nothing to match, such as a single slice or a constant.
     """
     if _is_flat(fixed.array) or _is_flat(moving.array):
         return _refused()
     fine_fixed = coarser(to_sitk(fixed), settings.fine_spacing_mm)
     fine_moving = coarser(to_sitk(moving), settings.fine_spacing_mm)
+    if min(*fine_fixed.GetSize(), *fine_moving.GetSize()) < _LEAST_VOXELS:
+        return _refused()
     middle_fixed, middle_moving = coarser(fine_fixed, 4.0), coarser(fine_moving, 4.0)
     coarse_fixed, coarse_moving = coarser(middle_fixed, 8.0), coarser(middle_moving, 8.0)
     brain = None if fixed_mask is None else to_sitk(fixed_mask, np.uint8)

@@ -26,14 +26,14 @@ class RegistrationSettings(Settings):
     """Histogram bins of Mattes mutual information."""
     fine_spacing_mm: Positive = 1.5
     """Voxel size of the finest level; coarser axes are left alone."""
-    samples: Annotated[int, Field(ge=2000)] = 60_000
+    samples: Annotated[int, Field(ge=2000)] = 150_000
     """Voxels at which the metric is evaluated at the finest level, at most."""
     affine: bool = True
     """Refine the rigid result to an affine one: scanners differ by up to 2 % in scale along an
     axis (gradient calibration, slice spacing), which is 1 mm at the brain's edge."""
     max_scale_change: Positive = 0.04
     """Bound of the stretch along an axis."""
-    scale_deviation: Positive = 0.003
+    scale_deviation: Positive = 0.0025
     """Standard deviation of the stretch that is expected."""
     effective_samples: Positive = 1000.0
     """Independent samples that the mutual information over a brain counts for, against the

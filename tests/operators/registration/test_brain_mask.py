@@ -68,3 +68,11 @@ def test_a_box_is_no_brain() -> None:
     volume = hd.Volume(array, affine=np.diag([0.9, 1.1, 3.0, 1.0]), coordinate_system="PATIENT")
     with pytest.raises(InputError, match="likeness"):
         find_brain(volume, SETTINGS, "series 7")
+
+
+def test_a_slab_is_too_little(open_ms: Path) -> None:
+    flair = patient(open_ms, "12", 1).volume("flair")
+    with pytest.raises(InputError, match="less than half"):
+        find_brain(flair[:, :, 20:32], SETTINGS, "slab")
+    with pytest.raises(InputError, match="voxels along every axis"):
+        find_brain(flair[:, :, 20:23], SETTINGS, "three slices")

@@ -105,9 +105,12 @@ def test_a_mirrored_prior_is_refused(open_ms: Path) -> None:
     assert not between(open_ms, mirrored).accepted
 
 
-@pytest.mark.parametrize("what", ["noise", "constant", "not finite"])
+@pytest.mark.parametrize("what", ["noise", "constant", "not finite", "one slice"])
 def test_images_without_a_head_are_refused(open_ms: Path, what: str) -> None:
     prior = patient(open_ms, "12", 1).volume("flair")
+    if what == "one slice":
+        assert not between(open_ms, prior[:, :, 24:25]).accepted
+        return
     array = {
         "noise": np.random.default_rng(1).random(prior.spatial_shape, dtype=np.float32),
         "constant": np.full(prior.spatial_shape, 7, np.float32),
