@@ -36,6 +36,13 @@ def _train(arguments: argparse.Namespace) -> None:
         print(measure_all(arguments.data, arguments.work))
 
 
+def _card(arguments: argparse.Namespace) -> None:
+    from model_tools.train.card import model_card
+
+    measures = json.loads(arguments.measures.read_text(encoding="utf-8"))
+    print(model_card(measures, arguments.name, arguments.folds, arguments.drop_channel))
+
+
 def _export(arguments: argparse.Namespace) -> None:
     from model_tools.export import export_package
 
@@ -78,6 +85,12 @@ def main() -> None:
     export.add_argument("--patch", type=int, help="tile edge at inference; default as trained")
     export.add_argument("--tile-step", type=float, default=0.5)
     export.set_defaults(run=_export)
+    card = commands.add_parser("card", help="write the text of a MODEL_CARD.md from measures.json")
+    card.add_argument("measures", type=Path, help="measures.json of train --stage measure")
+    card.add_argument("--name", required=True, help="the package's name")
+    card.add_argument("--folds", type=int, default=5)
+    card.add_argument("--drop-channel", help="the removed channel, as t1")
+    card.set_defaults(run=_card)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:

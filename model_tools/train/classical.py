@@ -1,8 +1,8 @@
 """The classical comparator: lesion growth on FLAIR, without a network.
 
-Seeds lie 2 robust standard deviations above grey matter inside a white-matter prior and grow to
-0.5, after the idea of Schmidt et al., NeuroImage 59 (2012) 3774-3783. Its few numbers were fixed
-on the real case, so its result there is optimistic.
+Seeds lie 3.5 robust standard deviations above grey matter inside a white-matter prior and grow to
+1.5, after the idea of Schmidt et al., NeuroImage 59 (2012) 3774-3783, on a slightly smoothed image.
+The numbers are the best of a grid on the real case, so its result there is optimistic.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-SEED, GROW, SMALLEST = 2.0, 0.5, 5
+SEED, GROW, SMALLEST = 3.5, 1.5, 5
+SMOOTHING = 0.7
 
 
 def lesion_growth(
@@ -38,7 +39,8 @@ def lesion_growth(
     ndarray
         (z, y, x) bool.
     """
-    brain = ndimage.binary_erosion(flair != 0, iterations=2)
+    brain = ndimage.binary_erosion(flair != 0, iterations=3)
+    flair = ndimage.gaussian_filter(flair, SMOOTHING)
     sample = flair[brain & (grey > 0.8)]
     centre = float(np.median(sample))
     spread = 1.4826 * float(np.median(np.abs(sample - centre)))

@@ -454,7 +454,7 @@ def train_fork(
             trunk.recipe.schedule,
             trunk.recipe.seed + 1000 * (fold + 1),
             run.step,
-            recipe.patch,
+            recipe.early_patch,
             recipe.batch_size,
             extra,
             0.33 if extra else 0.0,
