@@ -56,16 +56,17 @@ def true_lesions(truth: Truth) -> list[TrueLesion]:
 def test_head_motion_is_recovered_within_0_3_mm(
     vendor: str, synthetic_run: Callable[[str], Run], truth: Truth
 ) -> None:
+    """Between the studies everywhere in the head; T1 and T2, which may take up a slight stretch,
+    on average."""
     registration = synthetic_run(vendor).results["registration"]
     points = head_points(truth)
-    worst = {}
+    gaps = {}
     for name in ("prior_flair_to_flair", "t1_to_flair", "t2_to_flair"):
         assert registration[name]["accepted"]
-        gap = moved(registration[name]["matrix_lps"], points) - moved(
-            truth.transforms[name], points
-        )
-        worst[name] = float(np.linalg.norm(gap, axis=1).max())
-    assert max(worst.values()) <= 0.3, worst
+        there = moved(registration[name]["matrix_lps"], points)
+        gaps[name] = np.linalg.norm(there - moved(truth.transforms[name], points), axis=1)
+    assert gaps["prior_flair_to_flair"].max() <= 0.3
+    assert max(float(gap.mean()) for gap in gaps.values()) <= 0.3, gaps
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
