@@ -27,7 +27,16 @@ from tests.operators.dicom_writer.validators import (
 )
 from tests.operators.dicom_writer.validators import run as run_tool
 
-PRIVATE = ("Sørensen", "S\\xf8rensen", "Åse", "DEMO-4711", "1984", "20250416", "2025-04-16")
+PRIVATE = (
+    "Sørensen",
+    "S\\xf8rensen",
+    "Åse",
+    "DEMO-4711",
+    "19840502",
+    "1984-05-02",
+    "20250416",
+    "2025-04-16",
+)
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
