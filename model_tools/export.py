@@ -152,6 +152,18 @@ def build_ensemble(
     return Ensemble(members).eval(), channels
 
 
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove the exporter's notes in place; they hold source lines and paths of this machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for initialiser in graph.initializer:
+        initialiser.ClearField("metadata_props")
+        initialiser.ClearField("doc_string")
+    return model
+
+
 def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store large float initialisers as fp16, each followed by a Cast to float32."""
     graph = model.graph
@@ -189,7 +201,7 @@ def export_onnx(ensemble: Ensemble, channels: int, patch: tuple[int, int, int], 
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     model = program.model_proto
-    onnx.save(half_weights(model), path)
+    onnx.save(without_traces(half_weights(model)), path)
 
 
 def openvino_logits(
