@@ -179,16 +179,21 @@ class SelectedStudy:
     rejected: tuple[RejectedSeries, ...]
     interval_days: int | None
     """Days from this study to the current one: 0 for the current one, None when undated."""
+    lesion_objects: tuple[InstanceRef, ...] = ()
+    """SEG and SR objects of this application (any version) in this study, newest first."""
 
 
 @dataclass(frozen=True)
 class SelectedStudies:
-    """The current study and, for a follow-up, the prior one."""
+    """The current study and, for a follow-up, the earlier ones."""
 
     current: SelectedStudy
     prior: SelectedStudy | None
+    """The latest earlier study."""
     prior_segmentations: tuple[InstanceRef, ...]
     """SEG objects of this application in the prior study, newest first."""
+    earlier: tuple[SelectedStudy, ...] = ()
+    """The studies before ``prior``, newest first."""
     quality: tuple[QualityNote, ...] = ()
     timing_s: Mapping[str, float] = field(default_factory=dict)
 
@@ -224,14 +229,27 @@ class AlignedStudy:
 
 
 @dataclass(frozen=True)
+class EarlierStudy:
+    """A further earlier study, related to the current one."""
+
+    aligned: AlignedStudy
+    to_current: Registration
+    """Current FLAIR points to this study's FLAIR points."""
+
+
+@dataclass(frozen=True)
 class AlignedStudies:
     """All images related to the current FLAIR."""
 
     selected: SelectedStudies
     current: AlignedStudy
     prior: AlignedStudy | None
+    """The study that change is reported against: the latest one whose registration to the current
+    FLAIR is accepted; the latest one if there is none."""
     prior_to_current: Registration | None
     """Current FLAIR points to prior FLAIR points; None without a prior."""
+    earlier: tuple[EarlierStudy, ...] = ()
+    """Every other study before the current one, newest first."""
     quality: tuple[QualityNote, ...] = ()
     timing_s: Mapping[str, float] = field(default_factory=dict)
 
@@ -272,11 +290,26 @@ class LesionProbabilities:
     aligned: AlignedStudies
     current: LesionProbability
     prior: LesionProbability | None
+    earlier: tuple[LesionProbability | None, ...] = ()
+    """In the order of ``aligned.earlier``; None where the registration was not accepted."""
     quality: tuple[QualityNote, ...] = ()
     timing_s: Mapping[str, float] = field(default_factory=dict)
 
 
 # --- longitudinal_comparator ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TimePoint:
+    """One compared study on the time line."""
+
+    study_uid: str
+    interval_days: int | None
+    """Days from this study to the current one; None when undated."""
+    lesion_count: int
+    lesion_volume_ml: float
+    lesion_volume_interval_ml: tuple[float, float]
+    """95 % interval of the total volume."""
 
 
 @dataclass(frozen=True)
@@ -297,8 +330,24 @@ class Lesion:
     """In the current FLAIR's frame of reference, also for a resolved lesion."""
     region: Region
     change: Change
+    """Against the prior study."""
     confidence: float
     """In [0, 1]: mean lesion probability inside the lesion."""
+    change_confidence: float | None = None
+    """In [0, 1]: how surely ``change`` is what the images show; None for a baseline study."""
+    volume_interval_ml: tuple[float, float] | None = None
+    """95 % interval of ``volume_ml``."""
+    prior_volume_interval_ml: tuple[float, float] | None = None
+    change_since_first: Change | None = None
+    """Against the first study of the time line; None where that is the prior or there is none."""
+    lineage: tuple[str, ...] = ()
+    """Tracking UIDs of the earlier lesions that it came from, other than its own."""
+    volumes_ml: tuple[float | None, ...] = ()
+    """In the order of ``FollowUp.time_points``; None where that study does not show the place."""
+    distance_to_ventricle_mm: float | None = None
+    """From the lesion's nearest edge to the patient's lateral ventricles; 0 for contact."""
+    distance_to_cortex_mm: float | None = None
+    """From the lesion's nearest edge to the patient's cortex; 0 for contact."""
 
 
 @dataclass(frozen=True)
@@ -312,6 +361,9 @@ class Totals:
     enlarging_count: int
     shrinking_count: int
     resolved_count: int
+    lesion_volume_interval_ml: tuple[float, float] | None = None
+    """95 % interval of ``lesion_volume_ml``."""
+    prior_lesion_volume_interval_ml: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -327,6 +379,8 @@ class FollowUp:
     prior_labels: Volume | None
     """uint16 on the current FLAIR's grid: the prior lesions as seen from now; the value is 1 + the
     index in ``lesions`` of the lesion that the voxel belonged to."""
+    time_points: tuple[TimePoint, ...] = ()
+    """Every compared study, oldest first; the current one is the last."""
     quality: tuple[QualityNote, ...] = ()
     """Every note of every stage, in order."""
     timing_s: Mapping[str, float] = field(default_factory=dict)
