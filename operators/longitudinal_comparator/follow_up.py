@@ -31,7 +31,7 @@ from operators.longitudinal_comparator.matching import (
     match,
 )
 from operators.longitudinal_comparator.points import transform_points
-from operators.longitudinal_comparator.regions import load_atlas, region_of
+from operators.longitudinal_comparator.regions import Place, locate
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.messages import (
     AlignedStudies,
@@ -42,7 +42,6 @@ from operators.messages import (
     LesionProbabilities,
     LesionProbability,
     QualityNote,
-    Region,
     Totals,
 )
 
@@ -103,9 +102,10 @@ def compare(
                 )
             )
 
+    places = _places(matching, aligned, current, prior, settings)
     lesions = tuple(
-        _lesion(one, identity, aligned, current, prior, settings, baseline=pair is None)
-        for one, identity in zip(matching.matches, identities, strict=True)
+        _lesion(one, identity, place, aligned, current, prior, baseline=pair is None)
+        for one, identity, place in zip(matching.matches, identities, places, strict=True)
     )
     volume = probabilities.current.probability
     return FollowUp(
@@ -349,24 +349,22 @@ def _follow_identities(
 def _lesion(
     one: Match,
     identity: Identity,
+    place: Place,
     aligned: AlignedStudies,
     current: tuple[LesionObject, ...],
     prior: tuple[LesionObject, ...],
-    settings: LongitudinalComparatorSettings,
     *,
     baseline: bool,
 ) -> Lesion:
     if one.current is not None:
         lesion = current[one.current]
         centroid = lesion.centroid
-        region = _region(lesion, aligned.current.template_to_flair, settings)
     else:
         if one.heir_of is None or aligned.prior is None or aligned.prior_to_current is None:
             raise AssertionError("a lesion is in one study at least")
         lesion = prior[one.heir_of]
         back = np.linalg.inv(aligned.prior_to_current.matrix_lps)
         centroid = transform_points(back, lesion.centroid[None])[0]
-        region = _region(lesion, aligned.prior.template_to_flair, settings)
     x, y, z = (float(c) for c in centroid)
     return Lesion(
         tracking_uid=identity.tracking_uid,
@@ -376,17 +374,38 @@ def _lesion(
         prior_volume_ml=None if baseline or one.change == "baseline" else one.prior_volume_ml,
         diameter_mm=lesion.diameter_mm,
         centroid_lps_mm=(x, y, z),
-        region=region,
+        region=place.region,
         change=one.change,
         confidence=min(1.0, max(0.0, lesion.confidence)),
+        distance_to_ventricle_mm=place.distance_to_ventricle_mm,
+        distance_to_cortex_mm=place.distance_to_cortex_mm,
     )
 
 
-def _region(
-    lesion: LesionObject, template_to_flair: np.ndarray, settings: LongitudinalComparatorSettings
-) -> Region:
-    points = transform_points(np.asarray(template_to_flair, dtype=float), lesion.points)
-    return region_of(points, load_atlas(), settings)
+def _places(
+    matching: Matching,
+    aligned: AlignedStudies,
+    current: tuple[LesionObject, ...],
+    prior: tuple[LesionObject, ...],
+    settings: LongitudinalComparatorSettings,
+) -> list[Place]:
+    """The place of each match's lesion: in the current study, for a resolved one in the prior."""
+    now = locate(current, aligned.current, settings)
+    gone = [one.heir_of for one in matching.matches if one.current is None]
+    before: dict[int, Place] = {}
+    if gone and aligned.prior is not None:
+        known = [position for position in gone if position is not None]
+        found = locate([prior[position] for position in known], aligned.prior, settings)
+        before = dict(zip(known, found, strict=True))
+    places = []
+    for one in matching.matches:
+        if one.current is not None:
+            places.append(now[one.current])
+        elif one.heir_of is not None and one.heir_of in before:
+            places.append(before[one.heir_of])
+        else:
+            raise AssertionError("a lesion is in one study at least")
+    return places
 
 
 def _prior_labels(pair: _Pair, prior: tuple[LesionObject, ...], matching: Matching) -> hd.Volume:

@@ -19,14 +19,17 @@ millimetres, and enlarged ventricles are underestimated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
 
+from operators.longitudinal_comparator.lesions import LesionObject
+from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
-from operators.messages import Region
+from operators.messages import AlignedStudy, Region
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -194,3 +197,44 @@ def region_of(
     if near_cortex.mean() >= settings.juxtacortical_share:
         return "juxtacortical"
     return "deep_white_matter"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one lesion lies.
+
+    Attributes
+    ----------
+    region
+        See ``region_of``.
+    distance_to_ventricle_mm, distance_to_cortex_mm
+        From the lesion's nearest edge; 0 for contact; None where it cannot be told.
+    """
+
+    region: Region
+    distance_to_ventricle_mm: float | None = None
+    distance_to_cortex_mm: float | None = None
+
+
+def locate(
+    lesions: Sequence[LesionObject], study: AlignedStudy, settings: LongitudinalComparatorSettings
+) -> tuple[Place, ...]:
+    """The place of each lesion of one study, in the order of the lesions.
+
+    Parameters
+    ----------
+    lesions
+        Lesions of that study, their points in its FLAIR's patient space.
+    study
+        The study that they were found in.
+    settings
+        Distances and shares.
+    """
+    if not lesions:
+        return ()
+    atlas = load_atlas()
+    matrix = np.asarray(study.template_to_flair, dtype=float)
+    return tuple(
+        Place(region_of(transform_points(matrix, lesion.points), atlas, settings))
+        for lesion in lesions
+    )
