@@ -22,6 +22,7 @@ from operators.lesion_segmentation.model_package import (
     NETWORK_FILE,
     Channel,
     ModelDescription,
+    Network,
     file_sha256,
     load_model_package,
     write_model_description,
@@ -301,14 +302,14 @@ def export_package(
         raise RuntimeError(f"the ONNX file differs from torch: {difference}")
     (target / CARD_FILE).write_text(card, encoding="utf-8")
     description = ModelDescription(
-        schema_version="1.0",
+        schema_version="1.1",
         name=target.name,
         version=version,
         body_site="brain",
         channels=tuple(Channel(role=c, normalisation="zscore_in_mask") for c in channels),
         labels=found.labels,
-        spacing_zyx_mm=found.spacing,
-        patch_size_zyx=size,
+        preprocessing="aligned_grid",
+        networks=(Network(spacing_zyx_mm=found.spacing, patch_size_zyx=size),),
         folds=len(found.weights),
         averaging="logits",
         mirror_axes=(),

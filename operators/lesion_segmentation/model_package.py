@@ -1,10 +1,4 @@
-"""The model package: a folder ``models/<name>`` with model.json, ensemble.onnx and MODEL_CARD.md.
-
-The network sees an array (channels, z, y, x) whose spatial axes run inferior to superior (z),
-anterior to posterior (y) and right to left (x) (LPS, slowest axis first), resampled to
-``spacing_zyx_mm``; each channel is normalised with the statistics of the whole brain and is 0
-outside the brain mask.
-"""
+"""The model package: a folder ``models/<name>`` with model.json, the network and MODEL_CARD.md."""
 
 from __future__ import annotations
 
@@ -12,73 +6,40 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from operators.errors import ConfigurationError
+from operators.lesion_segmentation.model_description import (
+    NETWORK_FILE,
+    SCHEMA_VERSION,
+    Channel,
+    Intensity,
+    ModelDescription,
+    Network,
+    Resampling,
+)
+
+__all__ = [
+    "CARD_FILE",
+    "MODEL_FILE",
+    "NETWORK_FILE",
+    "SCHEMA_VERSION",
+    "Channel",
+    "Intensity",
+    "ModelDescription",
+    "ModelPackage",
+    "Network",
+    "Resampling",
+    "choose_package",
+    "file_sha256",
+    "find_packages",
+    "load_model_package",
+    "write_model_description",
+]
 
 MODEL_FILE = "model.json"
-NETWORK_FILE = "ensemble.onnx"
 CARD_FILE = "MODEL_CARD.md"
-SCHEMA_VERSION = "1.0"
-
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Channel(_Strict):
-    """One input channel, in the network's order."""
-
-    role: str
-    """The series role that fills the channel, as "flair", "t2" or "t1"."""
-    normalisation: Literal["zscore_in_mask"]
-    """(x - mean) / standard deviation over the brain mask, as nnU-Net's ZScoreNormalization with
-    ``use_mask_for_norm``."""
-
-
-class ModelDescription(_Strict):
-    """The content of model.json."""
-
-    schema_version: Literal["1.0"]
-    name: str
-    version: str
-    body_site: str
-    channels: tuple[Channel, ...]
-    labels: dict[str, int]
-    """Label name to value (output channel): "background" is 0 and "lesion" 1."""
-    spacing_zyx_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-    patch_size_zyx: tuple[PositiveInt, PositiveInt, PositiveInt]
-    folds: PositiveInt
-    averaging: Literal["logits", "softmax"]
-    """What the network's output is the mean of, over folds (and mirrors)."""
-    mirror_axes: tuple[int, ...] = ()
-    """Spatial axes (0 = z) mirrored inside the graph; empty for none."""
-    tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    source: str
-    licence: str
-    files: dict[str, str]
-    """File name to sha256, for every file of the package but model.json."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ModelDescription:
-        if self.labels != {"background": 0, "lesion": 1}:
-            raise ValueError('labels must be {"background": 0, "lesion": 1}')
-        roles = [channel.role for channel in self.channels]
-        if "flair" not in roles or len(set(roles)) != len(roles):
-            raise ValueError("channels must hold flair, and each role once")
-        if len(set(self.mirror_axes)) != len(self.mirror_axes) or not set(self.mirror_axes) <= {
-            0,
-            1,
-            2,
-        }:
-            raise ValueError("mirror_axes must be different axes out of 0, 1 and 2")
-        return self
 
 
 class ModelPackage:
@@ -91,7 +52,7 @@ class ModelPackage:
     description
         The validated model.json.
     sha256
-        Hash of model.json and of the network together: the identity of the model.
+        Hash of model.json and of the networks together: the identity of the model.
     """
 
     def __init__(self, folder: Path, description: ModelDescription, sha256: str) -> None:
@@ -101,9 +62,16 @@ class ModelPackage:
 
     @property
     def network(self) -> Path:
-        """The ONNX file: input ``image`` (n, channels, z, y, x) float32, output ``output``
-        (n, labels, z, y, x) float32, batch size free."""
-        return self.folder / NETWORK_FILE
+        """The ONNX file of the network that gives the answer; see ``Network`` for its ports."""
+        return self.network_file(self.description.networks[-1])
+
+    def network_file(self, network: Network) -> Path:
+        """The ONNX file of one of the description's networks."""
+        return self.folder / network.file
+
+    def network_sha256(self, network: Network) -> str:
+        """The sha256 of a network's ONNX file."""
+        return self.description.files[network.file]
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -143,12 +111,6 @@ def load_model_package(folder: Path) -> ModelPackage:
             f"{MODEL_FILE} is not valid ({detail}).",
             "Make the package again with model_tools.",
         ) from error
-    if NETWORK_FILE not in description.files:
-        raise ConfigurationError(
-            f"model package {folder.name}",
-            f"{MODEL_FILE} lists no {NETWORK_FILE}.",
-            "Make the package again with model_tools.",
-        )
     for name, expected in description.files.items():
         file = folder / name
         if not file.is_file() or file_sha256(file) != expected:
@@ -158,7 +120,8 @@ def load_model_package(folder: Path) -> ModelPackage:
                 "Copy the package again, or make it again with model_tools.",
             )
     identity = hashlib.sha256(path.read_bytes())
-    identity.update(description.files[NETWORK_FILE].encode())
+    for network in description.networks:
+        identity.update(description.files[network.file].encode())
     return ModelPackage(folder, description, identity.hexdigest())
 
 

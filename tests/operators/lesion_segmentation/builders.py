@@ -209,22 +209,24 @@ def write_package(
     network: onnx.ModelProto | None = None,
     *,
     patch: tuple[int, int, int] = (24, 16, 20),
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     **changes: object,
 ) -> ModelPackage:
-    """Write and load a model package."""
+    """Write and load a model package; ``changes`` replace fields of model.json."""
     folder.mkdir(parents=True)
     onnx.save(network or random_network(len(roles)), folder / NETWORK_FILE)
     content: dict[str, object] = {
-        "schema_version": "1.0",
+        "schema_version": "1.1",
         "name": folder.name,
         "version": "0.0.1",
         "body_site": "brain",
         "channels": [{"role": role, "normalisation": "zscore_in_mask"} for role in roles],
         "labels": {"background": 0, "lesion": 1},
-        "spacing_zyx_mm": (1.0, 1.0, 1.0),
-        "patch_size_zyx": patch,
+        "preprocessing": "aligned_grid",
+        "networks": [{"spacing_zyx_mm": spacing, "patch_size_zyx": patch}],
         "folds": 1,
         "averaging": "logits",
+        "threshold": 0.5,
         "source": "random weights made by a test",
         "licence": "none",
         "files": {NETWORK_FILE: file_sha256(folder / NETWORK_FILE)},
