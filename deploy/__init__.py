@@ -1,0 +1,1 @@
+"""What surrounds the application in a hospital: gateway, workflow manager, one-box appliance."""

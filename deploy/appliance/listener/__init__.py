@@ -1,0 +1,1 @@
+"""Receives studies, collects the earlier ones, runs the application, sends the results back."""
