@@ -31,7 +31,7 @@ from operators.longitudinal_comparator.matching import (
     match,
 )
 from operators.longitudinal_comparator.points import transform_points
-from operators.longitudinal_comparator.regions import Place, locate
+from operators.longitudinal_comparator.regions import Elsewhere, Place, locate
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.messages import (
     AlignedStudies,
@@ -389,14 +389,19 @@ def _places(
     prior: tuple[LesionObject, ...],
     settings: LongitudinalComparatorSettings,
 ) -> list[Place]:
-    """The place of each match's lesion: in the current study, for a resolved one in the prior."""
-    now = locate(current, aligned.current, settings)
+    """The place of each match's lesion in the current study, for a resolved one where it was."""
     gone = [one.heir_of for one in matching.matches if one.current is None]
-    before: dict[int, Place] = {}
-    if gone and aligned.prior is not None:
-        known = [position for position in gone if position is not None]
-        found = locate([prior[position] for position in known], aligned.prior, settings)
-        before = dict(zip(known, found, strict=True))
+    known = [position for position in gone if position is not None]
+    elsewhere = None
+    if known and aligned.prior is not None and aligned.prior_to_current is not None:
+        elsewhere = Elsewhere(
+            [prior[position] for position in known],
+            aligned.prior,
+            aligned.prior_to_current.matrix_lps,
+        )
+    found = locate(current, aligned.current, settings, elsewhere)
+    now = found[: len(current)]
+    before = dict(zip(known, found[len(current) :], strict=True)) if elsewhere else {}
     places = []
     for one in matching.matches:
         if one.current is not None:

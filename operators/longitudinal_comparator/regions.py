@@ -1,202 +1,46 @@
-"""Where in the brain a lesion lies, from an atlas derived from the ICBM 152 maps in nilearn.
+"""Where in the brain a lesion lies, by the patient's own ventricles and cortex.
 
-The maps (T1, grey and white matter of the symmetric ICBM 2009a template, 1 mm; Fonov et al.,
-NeuroImage 47:S102, 2009) come with nilearn. From them, in MNI millimetres (x right, y anterior, z
-superior):
+The regions are those of the McDonald criteria (Thompson et al., Lancet Neurol 17:162, 2018, and the
+MAGNIMS recommendations, Filippi et al., Lancet Neurol 15:292, 2016), asked in this order:
 
-- **Lateral ventricles**: dark on T1, little grey and white matter, more than 14 mm from the
-  brain's surface; the left and the right connected part that hold the points (±10, -10, 24). The
-  temporal horns are too thin for the maps and are not part of it.
-- **Infratentorial**: cerebellum and brainstem, grown by a watershed on the T1 (the dark gap of the
-  tentorium is the ridge) from seeds in the cerebellar hemispheres, pons and medulla against seeds
-  in the cerebrum; the midbrain ends at z = -9.
-- **Cortex**: grey matter above the tentorium without the basal ganglia and the thalami, which lie
-  in the box |x| ≤ 33, -35 ≤ y ≤ 22, -15 ≤ z ≤ 22.
+1. **infratentorial**: at least half of the lesion lies in the brainstem or the cerebellum;
+2. **periventricular**: it touches a lateral ventricle, with no white matter in between, or at least
+   half of it lies in the corpus callosum; not if most of it lies in deep grey matter;
+3. **juxtacortical**: it touches the cortex or lies in it;
+4. **deep white matter**: everything else, the rare lesions of deep grey matter included.
 
-The atlas reaches the patient by an affine transform only. Distances are therefore right to a few
-millimetres, and enlarged ventricles are underestimated.
+Touching means that the gap between the outer faces of the lesion's voxels and the ventricle or the
+cortex is at most ``periventricular_mm`` or ``juxtacortical_mm``: by default 1.5 mm, about one voxel
+of what a scanner resolves and the error of the tissue borders. A lesion touches the cortex only if
+``juxtacortical_share`` of it is that near, because the cortex is everywhere and its border noisy.
+
+Infratentorial parts, corpus callosum and deep grey matter come from the atlas; ventricles and
+cortex from the patient's images (see ``patient_anatomy``). Where those do not show them, the atlas
+stands in, with ``atlas_error_mm`` added to the limit of the ventricles, and no distance is stated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
+import highdicom as hd
 import numpy as np
 from scipy import ndimage
 
+from operators.longitudinal_comparator.atlas import Label, load_atlas
 from operators.longitudinal_comparator.lesions import LesionObject
+from operators.longitudinal_comparator.patient_anatomy import (
+    STEP_MM,
+    PatientAnatomy,
+    find_anatomy,
+)
 from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.messages import AlignedStudy, Region
 
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class Atlas:
-    """Maps on the template's grid, array axes (i, j, k).
-
-    Attributes
-    ----------
-    affine_lps
-        float64 (4, 4): voxel indices to the template's points, LPS millimetres.
-    infratentorial
-        bool.
-    ventricle_mm
-        float32: distance to the lateral ventricles, 0 inside, infinite far away.
-    cortex_mm
-        float32: distance to the cortex, 0 inside.
-    """
-
-    affine_lps: np.ndarray
-    infratentorial: np.ndarray
-    ventricle_mm: np.ndarray
-    cortex_mm: np.ndarray
-
-
-@lru_cache(maxsize=1)
-def load_atlas() -> Atlas:
-    """Derive the atlas from the maps in nilearn: four seconds of one processor, once a process."""
-    from nilearn import datasets
-
-    image = datasets.load_mni152_template(resolution=1)
-    t1 = np.asarray(image.dataobj, dtype=np.float32)
-    grey = np.asarray(datasets.load_mni152_gm_template(resolution=1).dataobj, dtype=np.float32)
-    white = np.asarray(datasets.load_mni152_wm_template(resolution=1).dataobj, dtype=np.float32)
-    brain = np.asarray(datasets.load_mni152_brain_mask(resolution=1).dataobj) > 0
-    affine = np.asarray(image.affine, dtype=float)
-    x, y, z = (
-        (np.arange(n) * affine[axis, axis] + affine[axis, 3]).reshape(
-            [-1 if a == axis else 1 for a in range(3)]
-        )
-        for axis, n in enumerate(t1.shape)
-    )
-    spacing = np.abs(np.diag(affine)[:3])
-
-    infratentorial = _infratentorial(t1, grey + white, brain, x, y, z)
-    ventricles = _lateral_ventricles(t1, grey + white, brain, x, y, z, affine)
-    deep = (np.abs(x) <= 33) & (y >= -35) & (y <= 22) & (z >= -15) & (z <= 22)
-    cortex = brain & (grey > 0.5) & (grey > white) & ~deep & ~infratentorial
-    return Atlas(
-        affine_lps=_RAS_TO_LPS @ affine,
-        infratentorial=infratentorial,
-        ventricle_mm=_distance(ventricles, spacing),
-        cortex_mm=_distance(cortex, spacing),
-    )
-
-
-def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
-    return tuple(
-        slice(max(0, part.start - margin), part.stop + margin)
-        for part in ndimage.find_objects(mask.astype(np.uint8))[0]
-    )
-
-
-def _distance(mask: np.ndarray, spacing: np.ndarray, reach: int = 30) -> np.ndarray:
-    """Distance to the mask, in millimetres; infinite beyond ``reach`` voxels of its box."""
-    distance = np.full(mask.shape, np.inf, dtype=np.float32)
-    box = _bounding_box(mask, reach)
-    distance[box] = ndimage.distance_transform_edt(~mask[box], spacing)
-    return distance
-
-
-def _lateral_ventricles(
-    t1: np.ndarray,
-    tissue: np.ndarray,
-    brain: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    affine: np.ndarray,
-) -> np.ndarray:
-    box = (np.abs(x) >= 1) & (np.abs(x) <= 38) & (y >= -62) & (y <= 38) & (z >= -18) & (z <= 34)
-    dark = brain & (tissue < 0.7) & (t1 < 0.6) & box
-    near = _bounding_box(dark, 15)
-    dark[near] &= ndimage.distance_transform_edt(brain[near]) > 14
-    parts, _ = ndimage.label(dark)
-    ventricles = np.zeros(brain.shape, dtype=bool)
-    for side in (-1, 1):
-        seed = np.linalg.solve(affine, (side * 10, -10, 24, 1))[:3].round().astype(int)
-        label = parts[tuple(seed)]
-        if label == 0:
-            raise RuntimeError("nilearn's template is not the one that this atlas was made for")
-        ventricles |= parts == label
-    return ventricles
-
-
-def _infratentorial(
-    t1: np.ndarray,
-    tissue: np.ndarray,
-    brain: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-) -> np.ndarray:
-    # the watershed needs only what lies near or below the tentorium
-    whole, top = brain, int((z <= 12).sum())
-    t1, tissue, brain, z = t1[..., :top], tissue[..., :top], brain[..., :top], z[..., :top]
-    side = np.abs(x)
-    solid = brain & (tissue > 0.8)
-    below = solid & (
-        ((side <= 40) & (y <= -50) & (y >= -80) & (z <= -28) & (z >= -50))
-        | ((side <= 6) & (y <= -20) & (y >= -36) & (z <= -14))
-        | ((side <= 5) & (z <= -50))
-    )
-    above = solid & (
-        (z >= 4)
-        | (y >= -12)
-        | ((z >= -5) & (side <= 30) & (y >= -30))
-        | ((side >= 30) & (y >= -45) & (z >= -20))
-        | ((y <= -85) & (z >= -10))
-    )
-    seeds = np.zeros(brain.shape, dtype=np.int16)
-    seeds[~brain] = 3
-    seeds[below] = 1
-    seeds[above] = 2
-    height = (255 * (1 - np.clip(t1, 0, 1))).astype(np.uint8)
-    grown = ndimage.watershed_ift(height, seeds) == 1
-    box = _bounding_box(grown, 4)
-    grown[box] = ndimage.binary_closing(grown[box], iterations=3)
-    infratentorial = np.zeros_like(whole)
-    infratentorial[..., :top] = grown & brain & ((y <= -38) | (z <= -9))
-    return infratentorial
-
-
-def region_of(
-    points_lps: np.ndarray, atlas: Atlas, settings: LongitudinalComparatorSettings
-) -> Region:
-    """The region of one lesion.
-
-    In this order: infratentorial if at least half of it lies there; periventricular if it comes
-    within ``periventricular_mm`` of a lateral ventricle; juxtacortical if ``juxtacortical_share``
-    of it lies within ``juxtacortical_mm`` of the cortex; otherwise deep white matter. A lesion of
-    which less than half lies on the atlas is unspecified.
-
-    Parameters
-    ----------
-    points_lps
-        float (n, 3): the lesion's voxel centres as points of the template, LPS millimetres.
-    atlas
-        See ``load_atlas``.
-    settings
-        Distances and shares.
-    """
-    inverse = np.linalg.inv(atlas.affine_lps)
-    index = np.rint(points_lps @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
-    on_atlas = ((index >= 0) & (index < atlas.infratentorial.shape)).all(axis=1)
-    if on_atlas.mean() < 0.5:
-        return "unspecified"
-    where = tuple(index[on_atlas].T)
-    if atlas.infratentorial[where].mean() >= 0.5:
-        return "infratentorial"
-    if atlas.ventricle_mm[where].min() <= settings.periventricular_mm:
-        return "periventricular"
-    near_cortex = atlas.cortex_mm[where] <= settings.juxtacortical_mm
-    if near_cortex.mean() >= settings.juxtacortical_share:
-        return "juxtacortical"
-    return "deep_white_matter"
+_OUTSIDE_MM = 1000.0
+_DEEP_GREY_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -206,9 +50,10 @@ class Place:
     Attributes
     ----------
     region
-        See ``region_of``.
+        One of the McDonald regions; ``unspecified`` if less than half of it lies on the atlas.
     distance_to_ventricle_mm, distance_to_cortex_mm
-        From the lesion's nearest edge; 0 for contact; None where it cannot be told.
+        From the lesion's nearest edge to the patient's own lateral ventricles and cortex; 0 for
+        contact; None where the images do not show them.
     """
 
     region: Region
@@ -216,25 +61,140 @@ class Place:
     distance_to_cortex_mm: float | None = None
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Lesions of another study, to be located in this one.
+
+    Attributes
+    ----------
+    lesions
+        In the other study.
+    study
+        The other study.
+    matrix_lps
+        float64 (4, 4): points of this study's FLAIR to points of the other one's.
+    """
+
+    lesions: Sequence[LesionObject]
+    study: AlignedStudy
+    matrix_lps: np.ndarray
+
+
 def locate(
-    lesions: Sequence[LesionObject], study: AlignedStudy, settings: LongitudinalComparatorSettings
+    lesions: Sequence[LesionObject],
+    study: AlignedStudy,
+    settings: LongitudinalComparatorSettings,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Place, ...]:
-    """The place of each lesion of one study, in the order of the lesions.
+    """The place of each lesion, in the order of the lesions.
 
     Parameters
     ----------
     lesions
-        Lesions of that study, their points in its FLAIR's patient space.
+        All lesions of one study, their points in its FLAIR's patient space.
     study
         The study that they were found in.
     settings
-        Distances and shares.
+        What counts as touching.
+    elsewhere
+        Further lesions, found in another study and resolved since; they come last.
     """
-    if not lesions:
+    if not lesions and (elsewhere is None or not elsewhere.lesions):
         return ()
-    atlas = load_atlas()
-    matrix = np.asarray(study.template_to_flair, dtype=float)
-    return tuple(
-        Place(region_of(transform_points(matrix, lesion.points), atlas, settings))
-        for lesion in lesions
+    flair = study.selected.series["flair"].volume
+    taken = np.zeros(flair.spatial_shape, dtype=bool)
+    for lesion in lesions:
+        taken[tuple(lesion.indices.T)] = True
+    anatomy = find_anatomy(study, flair.with_array(taken), load_atlas())
+    bodies = [body_points(lesion.points, flair.affine) for lesion in lesions]
+    if elsewhere is not None:
+        there = elsewhere.study.selected.series["flair"].volume.affine
+        back = np.linalg.inv(np.asarray(elsewhere.matrix_lps, dtype=float))
+        bodies += [
+            transform_points(back, body_points(lesion.points, there))
+            for lesion in elsewhere.lesions
+        ]
+    return tuple(place_of(body, anatomy, settings) for body in bodies)
+
+
+def body_points(centres: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Points that fill the voxels of a lesion, at most ``STEP_MM`` apart; float (m, 3).
+
+    Parameters
+    ----------
+    centres
+        float (n, 3): centres of the voxels, LPS millimetres.
+    affine
+        float (4, 4): the voxels' grid.
+    """
+    axes = np.asarray(affine, dtype=float)[:3, :3]
+    counts = np.maximum(np.ceil(np.linalg.norm(axes, axis=0) / STEP_MM - 1e-6).astype(int), 1)
+    parts = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]
+    offsets = np.stack(np.meshgrid(*parts, indexing="ij"), axis=-1).reshape(-1, 3) @ axes.T
+    return np.asarray((centres[:, None] + offsets[None]).reshape(-1, 3))
+
+
+def place_of(
+    points: np.ndarray, anatomy: PatientAnatomy, settings: LongitudinalComparatorSettings
+) -> Place:
+    """The place of one lesion.
+
+    Parameters
+    ----------
+    points
+        float (n, 3): see ``body_points``, in the anatomy's patient space.
+    anatomy
+        The patient, or the atlas itself.
+    settings
+        What counts as touching.
+    """
+    inverse = np.linalg.inv(anatomy.labels.affine)
+    index = transform_points(inverse, points).T
+    labels = _at(anatomy.labels, index, order=0, outside=255).astype(int)
+    known = labels != 255
+    if known.mean() < 0.5:
+        return Place("unspecified")
+    labels, index = labels[known], index[:, known]
+    to_ventricle = _gap(anatomy.ventricle_mm, index)
+    to_cortex = _gap(anatomy.cortex_mm, index)
+    ventricle_limit = settings.periventricular_mm
+    cortex_limit = settings.juxtacortical_mm
+    if anatomy.ventricles is None:
+        ventricle_limit += settings.atlas_error_mm
+    deep_grey = (labels == Label.DEEP_GREY_MATTER).mean() >= _DEEP_GREY_SHARE
+    callosal = (labels == Label.CORPUS_CALLOSUM).mean() >= 0.5
+    region: Region = "deep_white_matter"
+    if (labels == Label.INFRATENTORIAL).mean() >= 0.5:
+        region = "infratentorial"
+    elif not deep_grey and (callosal or to_ventricle.min() <= ventricle_limit):
+        region = "periventricular"
+    elif (to_cortex <= cortex_limit).mean() >= settings.juxtacortical_share:
+        region = "juxtacortical"
+    return Place(
+        region,
+        None if anatomy.ventricles is None else _millimetres(to_ventricle),
+        None if anatomy.cortex is None else _millimetres(to_cortex),
     )
+
+
+def _at(volume: hd.Volume, index: np.ndarray, *, order: int, outside: float) -> np.ndarray:
+    """Values at voxel indices (3, n)."""
+    return np.asarray(
+        ndimage.map_coordinates(
+            volume.array, index, order=order, mode="constant", cval=outside, prefilter=False
+        )
+    )
+
+
+def _gap(distance: hd.Volume, index: np.ndarray) -> np.ndarray:
+    """From the surface around each point to the surface of what the distance is to.
+
+    The distance runs from centre to centre, and half a step on either side is not a gap.
+    """
+    values = _at(distance, index, order=1, outside=_OUTSIDE_MM)
+    return np.maximum(np.minimum(values, _OUTSIDE_MM) - STEP_MM, 0.0)
+
+
+def _millimetres(gap: np.ndarray) -> float | None:
+    nearest = float(gap.min())
+    return None if nearest >= _OUTSIDE_MM - STEP_MM else round(nearest, 3)

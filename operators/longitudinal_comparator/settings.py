@@ -15,22 +15,27 @@ Millimetres = Annotated[float, Field(ge=0)]
 class LongitudinalComparatorSettings(Settings):
     """What counts as a lesion, as the same lesion, as a change, and as a region."""
 
-    minimum_voxels: Annotated[int, Field(ge=1)] = 3
-    """A lesion has at least this many voxels of the FLAIR."""
+    minimum_volume_mm3: Annotated[float, Field(ge=0)] = 10.0
+    """A lesion has at least this volume, …"""
     minimum_extent_mm: Millimetres = 3.0
-    """A lesion is at least this long, from outer face to outer face of its farthest voxels. (The
-    diameter that is reported runs from voxel centre to voxel centre.)"""
+    """… and its longest diameter is at least this. Both are measured on a lattice of 0.5 mm, so
+    that the voxels of the acquisition do not decide what counts."""
 
     change_ratio: Annotated[float, Field(gt=0)] = 0.30
     """A lesion is enlarging from (1 + ratio) times its prior volume on, and shrinking from
-    1 / (1 + ratio) times on."""
-    minimum_change_ml: Annotated[float, Field(ge=0)] = 0.014
-    """A smaller difference of volume is stable: by default that of a ball of 3 mm, the smallest
-    lesion that counts."""
-    minimum_signal_change: Annotated[float, Field(ge=0)] = 0.15
-    """A lesion is enlarging or shrinking only if its signal (contrast summed over its volume) in
-    the FLAIR images has changed by at least this ratio in the same direction; 0 asks for the
-    direction only."""
+    1 / (1 + ratio) times on, if the growth is larger than the interval of the two volumes and the
+    images show it: its signal (contrast summed over its volume) must have changed by half of this
+    ratio at least."""
+    minimum_evidence: Annotated[float, Field(ge=0)] = 3.0
+    """A change must show in the two matched FLAIR images with at least this many standard
+    deviations of the noise of their difference."""
+    visible_contrast: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """A lesion is new only if, in the prior FLAIR, its place has less than this share of today's
+    contrast against its surroundings; resolved likewise the other way round."""
+    faint_threshold: Share = 0.5
+    """Where the images show at both time points a lesion that the network found at one only, it is
+    outlined at the other one at this fraction of the threshold, or else with the same outline."""
+
     minimum_overlap: Share = 0.15
     """Two lesions are the same if at least this share of the smaller lies inside the other, …"""
     tolerance_mm: Millimetres = 1.5
@@ -41,17 +46,15 @@ class LongitudinalComparatorSettings(Settings):
     lineage_share: Share = 0.10
     """A lesion is merged or split only if at least two of its parts hold this share of their common
     volume; smaller crumbs leave it enlarging, stable or shrinking."""
-    faint_threshold: Share = 0.5
-    """A lesion found at one time point only is looked for at the other one with this fraction of
-    the threshold, so that it is not new or resolved by noise alone; 1 turns this off."""
-    visible_contrast: Annotated[float, Field(gt=0)] = 0.4
-    """A lesion found at one time point only is neither new nor resolved if, in the other FLAIR
-    image, it has at least this share of its contrast against its surroundings."""
 
-    periventricular_mm: Millimetres = 3.0
-    """A lesion is periventricular if it comes this close to a lateral ventricle of the atlas."""
-    juxtacortical_mm: Millimetres = 2.0
-    """A lesion is juxtacortical if ``juxtacortical_share`` of it comes this close to the cortex of
-    the atlas."""
+    periventricular_mm: Millimetres = 1.5
+    """A lesion touches a lateral ventricle, and is periventricular, if the gap between them is at
+    most this wide."""
+    juxtacortical_mm: Millimetres = 1.5
+    """A lesion touches the cortex, and is juxtacortical, if ``juxtacortical_share`` of it comes
+    this close to it or lies in it."""
     juxtacortical_share: Share = 0.20
     """See ``juxtacortical_mm``."""
+    atlas_error_mm: Millimetres = 1.5
+    """Added to ``periventricular_mm`` where the images do not show the patient's own ventricles and
+    those of the atlas are used instead."""
