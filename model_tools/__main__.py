@@ -1,4 +1,4 @@
-"""Command line: ``python -m model_tools train|export …``."""
+"""Command line: ``python -m model_tools import|fetch|train|export …``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from model_tools.importing.command import add_import
 from operators.errors import ConfigurationError
 
 
@@ -91,6 +92,7 @@ def main() -> None:
     card.add_argument("--folds", type=int, default=5)
     card.add_argument("--drop-channel", help="the removed channel, as t1")
     card.set_defaults(run=_card)
+    add_import(commands)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
