@@ -9,6 +9,7 @@ from typing import Any
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
 from operators.lesion_segmentation.engine import Engine, open_engine
+from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import ModelPackage, find_packages
 from operators.lesion_segmentation.segmentation import segment_studies
 from operators.lesion_segmentation.settings import LesionSegmentationSettings
@@ -47,7 +48,7 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
     ) -> None:
         self._settings = settings or LesionSegmentationSettings()
         self._packages = find_packages(models_folder, self._settings.package)
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[tuple[str, str], Engine] = {}
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -57,7 +58,9 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
 
     def start(self) -> None:
         """Load the package with the most channels; another one is loaded when a study needs it."""
-        self._engine_of(max(self._packages, key=lambda package: len(package.roles)))
+        package = max(self._packages, key=lambda package: len(package.roles))
+        for network in package.description.networks:
+            self._engine_of(package, network)
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Segment every time point."""
@@ -69,7 +72,9 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
             result = replace(result, timing_s={NAME: clock.stop()})
         op_output.emit(result, "lesion_probabilities")
 
-    def _engine_of(self, package: ModelPackage) -> Engine:
-        if package.sha256 not in self._engines:
-            self._engines[package.sha256] = open_engine(package, self._settings)
-        return self._engines[package.sha256]
+    def _engine_of(self, package: ModelPackage, network: Network) -> Engine:
+        key = package.sha256, network.file
+        if key not in self._engines:
+            stage_of = {} if network == package.description.networks[-1] else {"network": network}
+            self._engines[key] = open_engine(package, self._settings, **stage_of)
+        return self._engines[key]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
+import highdicom as hd
 import numpy as np
 from scipy.ndimage import binary_dilation
 
 from operators.errors import ConfigurationError
 from operators.lesion_segmentation.engine import Engine
 from operators.lesion_segmentation.grids import prepare, to_flair_grid
+from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import ModelPackage, choose_package
+from operators.lesion_segmentation.nnunet import predict, softmax, target_probability
+from operators.lesion_segmentation.reference import anchor_role, on_reference, to_study_grid
 from operators.lesion_segmentation.settings import LesionSegmentationSettings
-from operators.lesion_segmentation.tiling import predict_tiled
+from operators.lesion_segmentation.tiling import run_tiled, tile_sum_of
 from operators.messages import (
     AlignedStudies,
     AlignedStudy,
@@ -25,8 +30,8 @@ from operators.messages import (
 
 logger = logging.getLogger(__name__)
 
-EngineSource = Callable[[ModelPackage], Engine]
-"""Gives the loaded engine of a package; the operator keeps them between calls."""
+EngineSource = Callable[[ModelPackage, Network], Engine]
+"""Gives the loaded engine of one of a package's networks; the operator keeps them between calls."""
 
 
 def lesion_probability(output: np.ndarray, package: ModelPackage) -> np.ndarray:
@@ -35,38 +40,43 @@ def lesion_probability(output: np.ndarray, package: ModelPackage) -> np.ndarray:
     Parameters
     ----------
     output
-        float32 (labels, z, y, x): logits or probabilities, as the package's ``averaging`` says.
+        float32 (labels, z, y, x): logits or probabilities, as the package's ``averaging`` says;
+        it is overwritten.
     package
         The model package.
 
     Returns
     -------
     numpy.ndarray
-        float32 (z, y, x) in [0, 1].
+        float32 (z, y, x) in [0, 1]; see ``nnunet.target_probability``.
     """
     description = package.description
-    lesion = description.labels["lesion"]
-    if description.averaging == "softmax":
-        return np.asarray(np.clip(output[lesion], 0, 1), dtype=np.float32)
-    # two labels: softmax is the logistic function of the difference
-    difference = np.clip(output[1 - lesion] - output[lesion], -80, 80)
-    return np.asarray(1 / (1 + np.exp(difference)), dtype=np.float32)
+    if description.averaging == "logits" and len(description.labels) == 2:
+        # two labels: softmax is the logistic function of the difference
+        lesion = description.target_values[0]
+        difference = np.clip(output[1 - lesion] - output[lesion], -80, 80)
+        return np.asarray(1 / (1 + np.exp(difference)), dtype=np.float32)
+    if description.averaging == "logits":
+        softmax(output)
+    return target_probability(output, description)
 
 
 def segment_study(
     study: AlignedStudy,
     package: ModelPackage,
-    engine: Engine,
+    engine_of: EngineSource,
     settings: LesionSegmentationSettings,
 ) -> tuple[LesionProbability, tuple[QualityNote, ...]]:
-    """Run the network over one time point.
+    """Run the package over one time point.
 
     Parameters
     ----------
     study
         The time point; it must hold every role that the package needs.
-    package, engine
-        The model and what runs it.
+    package
+        The model.
+    engine_of
+        Gives what runs each of its networks.
     settings
         The stage's settings.
 
@@ -85,19 +95,8 @@ def segment_study(
         If the network's answer is not finite.
     """
     description = package.description
-    prepared = prepare(study, description)
-    # one voxel more than the brain: the return trip interpolates between neighbours
-    needed = binary_dilation(prepared.mask, np.ones((3, 3, 3)))
-    output = predict_tiled(
-        prepared.image,
-        needed,
-        engine.run,
-        labels=len(description.labels),
-        patch=description.patch_size_zyx,
-        step=description.tile_step,
-    )
-    probability = lesion_probability(output, package)
-    probability[~needed] = 0
+    run = _run_nnunet if description.preprocessing == "nnunet" else _run_aligned_grid
+    probability, coverage = run(study, package, engine_of)
     notes = tuple(
         QualityNote(
             "sequence_covers_part_of_brain",
@@ -105,12 +104,14 @@ def segment_study(
             f"{study.selected.series[role].series.label} ({role.upper()}) covers "
             f"{100 * share:.0f} % of the brain; lesions outside it are less certain.",
         )
-        for role, share in prepared.coverage.items()
+        for role, share in coverage.items()
         if share < settings.minimum_coverage
     )
+    engine = engine_of(package, description.networks[-1])
     result = LesionProbability(
-        probability=to_flair_grid(probability, prepared.grid, study.brain_mask),
-        threshold=settings.threshold or description.threshold,
+        probability=probability,
+        # without a threshold the largest label decides, which target_probability puts at one half
+        threshold=settings.threshold or description.threshold or 0.5,
         model=ModelIdentity(
             name=description.name,
             version=description.version,
@@ -122,12 +123,59 @@ def segment_study(
     return result, notes
 
 
+def _run_aligned_grid(
+    study: AlignedStudy, package: ModelPackage, engine_of: EngineSource
+) -> tuple[hd.Volume, Mapping[str, float]]:
+    """Preprocessing "aligned_grid": one interpolation to the working grid, one back."""
+    description = package.description
+    prepared = prepare(study, description)
+    # one voxel more than the brain: the return trip interpolates between neighbours
+    needed = binary_dilation(prepared.mask, np.ones((3, 3, 3)))
+    output = run_tiled(
+        prepared.image,
+        needed,
+        tile_sum_of(engine_of(package, description.networks[-1]), len(description.labels)),
+        patch=description.patch_size_zyx,
+        step=description.tile_step,
+        sigma=description.gaussian_sigma,
+    )
+    probability = lesion_probability(output, package)
+    probability[~needed] = 0
+    return to_flair_grid(probability, prepared.grid, study.brain_mask), prepared.coverage
+
+
+def _run_nnunet(
+    study: AlignedStudy, package: ModelPackage, engine_of: EngineSource
+) -> tuple[hd.Volume, Mapping[str, float]]:
+    """Preprocessing "nnunet": the reference's grid, then nnU-Net's own steps."""
+    description = package.description
+    begun = time.perf_counter()
+    prepared = on_reference(study, description)
+    aligned = time.perf_counter() - begun
+    answer = predict(
+        prepared.image,
+        prepared.spacing_zyx_mm,
+        description,
+        lambda network: tile_sum_of(engine_of(package, network), len(description.labels)),
+        prepared.mask,
+    )
+    logger.info(
+        "aligned in %.1f s, resampled in %.1f s, network %.1f s, return %.1f s",
+        aligned,
+        answer.seconds["resample"],
+        answer.seconds["network"],
+        answer.seconds["return"],
+    )
+    probability = target_probability(answer.probabilities, description)
+    return to_study_grid(probability, prepared, study, description), prepared.coverage
+
+
 def usable_roles(study: AlignedStudy) -> frozenset[str]:
     """Roles of the series that are there and related to the FLAIR by an accepted registration."""
     return frozenset(
         role
         for role in study.selected.series
-        if role == "flair" or (role in study.to_flair and study.to_flair[role].accepted)
+        if role == anchor_role(study) or (role in study.to_flair and study.to_flair[role].accepted)
     )
 
 
@@ -249,15 +297,11 @@ def segment_studies(
         If a series does not show the brain.
     """
     current_package, prior_package, notes = choose_packages(aligned, packages)
-    current, current_notes = segment_study(
-        aligned.current, current_package, engine_of(current_package), settings
-    )
+    current, current_notes = segment_study(aligned.current, current_package, engine_of, settings)
     prior: LesionProbability | None = None
     prior_notes: tuple[QualityNote, ...] = ()
     if aligned.prior is not None and prior_package is not None:
-        prior, prior_notes = segment_study(
-            aligned.prior, prior_package, engine_of(prior_package), settings
-        )
+        prior, prior_notes = segment_study(aligned.prior, prior_package, engine_of, settings)
     return LesionProbabilities(
         aligned=aligned,
         current=current,

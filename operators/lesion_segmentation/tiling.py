@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 """(1, channels, z, y, x) float32 to (1, labels, z, y, x) float32."""
+TileSum = Callable[[np.ndarray, Sequence[tuple[int, int, int]], np.ndarray], np.ndarray]
+"""Image (channels, z, y, x), first voxels of the tiles and a tile's importance (z, y, x) to the
+float32 sum (labels, z, y, x) of importance times answer over the tiles."""
 
 
 def tile_starts(size: int, patch: int, step: float) -> tuple[int, ...]:
@@ -64,6 +68,29 @@ def importance(patch: tuple[int, int, int], sigma: float = 1 / 8) -> np.ndarray:
     return np.asarray(weights[0], dtype=np.float32)
 
 
+def sum_on_host(predict: Predictor, labels: int) -> TileSum:
+    """Run tiles one by one and add up their answers in main memory, in float32."""
+
+    def run(
+        image: np.ndarray, corners: Sequence[tuple[int, int, int]], weights: np.ndarray
+    ) -> np.ndarray:
+        total = np.zeros((labels, *image.shape[1:]), dtype=np.float32)
+        for corner in corners:
+            where = _place(corner, weights.shape)
+            answer = predict(image[(slice(None), *where)][None])[0]
+            answer *= weights
+            total[(slice(None), *where)] += answer
+        return total
+
+    return run
+
+
+def tile_sum_of(engine: Any, labels: int) -> TileSum:
+    """An engine's own ``run_tiles``, which keeps image and sums on its device; else the host's."""
+    own: TileSum | None = getattr(engine, "run_tiles", None)
+    return own if own is not None else sum_on_host(engine.run, labels)
+
+
 def predict_tiled(
     image: np.ndarray,
     mask: np.ndarray,
@@ -72,6 +99,34 @@ def predict_tiled(
     labels: int,
     patch: tuple[int, int, int],
     step: float = 0.5,
+) -> np.ndarray:
+    """``run_tiled`` for a function that takes one patch; the sums are the host's.
+
+    Parameters
+    ----------
+    image, mask, patch, step
+        See ``run_tiled``.
+    predict
+        The network.
+    labels
+        Number of the network's output channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (labels, z, y, x): the weighted mean of the tiles, 0 where no tile ran.
+    """
+    return run_tiled(image, mask, sum_on_host(predict, labels), patch=patch, step=step)
+
+
+def run_tiled(
+    image: np.ndarray,
+    mask: np.ndarray,
+    tiles: TileSum,
+    *,
+    patch: tuple[int, int, int],
+    step: float = 0.5,
+    sigma: float = 1 / 8,
 ) -> np.ndarray:
     """Run a network over a volume, tile by tile.
 
@@ -86,11 +141,9 @@ def predict_tiled(
         float32 (channels, z, y, x).
     mask
         bool (z, y, x); where an answer is needed.
-    predict
-        The network.
-    labels
-        Number of the network's output channels.
-    patch, step
+    tiles
+        Runs the network and adds up what it answers, where the engine has its memory.
+    patch, step, sigma
         See ``importance`` and ``tile_starts``.
 
     Returns
@@ -104,18 +157,17 @@ def predict_tiled(
     if any(missing):
         image = np.pad(image, [(0, 0), *padding])
         mask = np.pad(mask, padding)
-    weights = importance(patch)
-    total = np.zeros((labels, *mask.shape), dtype=np.float32)
+    weights = importance(patch, sigma)
     weight = np.zeros(mask.shape, dtype=np.float32)
     starts = [tile_starts(n, p, step) for n, p in zip(mask.shape, patch, strict=True)]
-    for corner in itertools.product(*starts):
-        where = tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))
-        if not mask[where].any():
-            continue
-        answer = predict(image[(slice(None), *where)][None])[0]
-        answer *= weights
-        total[(slice(None), *where)] += answer
-        weight[where] += weights
+    corners = [corner for corner in itertools.product(*starts) if mask[_place(corner, patch)].any()]
+    for corner in corners:
+        weight[_place(corner, patch)] += weights
+    total = tiles(image, corners, weights)
     np.divide(total, weight, out=total, where=weight > 0)
     inner = tuple(slice(low, low + n) for (low, _), n in zip(padding, shape, strict=True))
     return total[(slice(None), *inner)]
+
+
+def _place(corner: tuple[int, ...], patch: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))

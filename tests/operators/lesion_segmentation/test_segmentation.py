@@ -8,6 +8,7 @@ from monai.deploy.core import Application, Operator
 
 from operators.errors import ConfigurationError
 from operators.lesion_segmentation.engine import Engine, open_engine
+from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import ModelPackage, find_packages
 from operators.lesion_segmentation.operator import LesionSegmentationOperator
 from operators.lesion_segmentation.segmentation import choose_packages, segment_studies
@@ -64,7 +65,7 @@ def _packages(tmp_path: Path) -> tuple[ModelPackage, ...]:
     return find_packages(tmp_path)
 
 
-def _open(package: ModelPackage) -> Engine:
+def _open(package: ModelPackage, network: Network | None = None) -> Engine:
     return open_engine(package, SETTINGS)
 
 
