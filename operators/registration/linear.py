@@ -136,8 +136,9 @@ def optimise(
     """Maximise the agreement of two images by regular-step gradient ascent.
 
     The measure is Mattes mutual information (Mattes et al. 2003) or squared correlation. Samples
-    are drawn with the settings' seed. SimpleITK's threads add them in an order that changes, which
-    changes the result in the eighth decimal.
+    are drawn with the settings' seed. SimpleITK's threads would add them in an order that changes
+    from run to run, so that each registration runs in one thread; several registrations may run at
+    the same time, SimpleITK releases Python's lock.
 
     Parameters
     ----------
@@ -162,6 +163,8 @@ def optimise(
         The transform and the measure it reaches (higher is better).
     """
     method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetNumberOfWorkUnits(1)
     if correlation:
         method.SetMetricAsCorrelation()
     else:

@@ -20,8 +20,10 @@ class RegistrationSettings(Settings):
     """
 
     seed: int = 20160406
-    """Seed of the metric's sampling; the same seed gives the same result to within a
-    micrometre."""
+    """Seed of the metric's sampling; the same seed gives the same result to the last bit."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Images that are matched at the same time; None for as many as this process has processors.
+    The result does not depend on it."""
     bins: Annotated[int, Field(ge=8, le=256)] = 32
     """Histogram bins of Mattes mutual information."""
     fine_spacing_mm: Positive = 1.5

@@ -67,21 +67,27 @@ def test_motion_is_recovered_without_a_mask(open_ms: Path) -> None:
     assert np.linalg.det(found.matrix_lps[:3, :3]) == pytest.approx(1, abs=1e-6)
 
 
-def test_result_does_not_depend_on_the_number_of_threads(open_ms: Path) -> None:
+def test_result_is_the_same_to_the_last_bit_whatever_the_number_of_threads(open_ms: Path) -> None:
     who = patient(open_ms, "12", 1)
-    flair, t2, brain = who.volume("flair"), who.volume("t2"), brain_of(who).mask
+    flair, t2 = who.volume("flair"), who.volume("t2")
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    results, templates = [], []
+    results = set()
     try:
         for threads in (1, 2, 4):
             sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-            results.append(register_rigid(flair, t2, brain, SETTINGS).matrix_lps)
-            templates.append(find_brain(flair, SETTINGS, "FLAIR").template_to_flair)
+            brain = find_brain(flair, SETTINGS, "FLAIR")
+            found = register_rigid(flair, t2, brain.mask, SETTINGS)
+            results.add(
+                (
+                    brain.mask.array.tobytes(),
+                    brain.template_to_flair.tobytes(),
+                    found.matrix_lps.tobytes(),
+                    found.similarity,
+                )
+            )
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-    for found in (results, templates):
-        assert distances(found[0], found[1], brain)[1] < 1e-3
-        assert distances(found[1], found[2], brain)[1] < 1e-3
+    assert len(results) == 1
 
 
 def between(open_ms: Path, moving: hd.Volume) -> Registration:
