@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
-import cc3d
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_tools.evaluate.metrics import lesion_scores, lesions_of
 from operators.lesion_segmentation.tiling import predict_tiled
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -65,59 +64,21 @@ def torch_predictor(network: torch.nn.Module) -> Predict:
 
 
 def score(
-    probability: NDArray[np.float32],
-    label: NDArray[np.uint8],
-    threshold: float = 0.5,
-    minimum: int = 3,
+    probability: NDArray[np.float32], label: NDArray[np.uint8], threshold: float = 0.5
 ) -> dict[str, float]:
     """Voxel and lesion-wise agreement on 1 mm voxels; voxels labelled 255 count nowhere.
-
-    Lesions are 26-connected, of at least ``minimum`` voxels; a reference lesion is found, and a
-    predicted one true, if at least one voxel in ten of it (and one voxel) overlaps the other
-    mask.
 
     Returns
     -------
     dict
-        dice, precision, recall, f1 (lesion-wise), false_positives, reference_ml, predicted_ml,
-        and recall_S, count_S for S in 3-30, 30-100, 100-500, 500- mm3.
+        As `model_tools.evaluate.metrics`: dice, reference_ml, predicted_ml, and `lesion_scores`.
     """
     valid = label != 255
-    reference = (label == 1) & valid
-    predicted = (probability > threshold) & valid
-    both = (reference & predicted).sum()
+    reference, predicted = (label == 1) & valid, (probability > threshold) & valid
     total = reference.sum() + predicted.sum()
-    result = {
-        "dice": float(2 * both / total) if total else 1.0,
+    return {
+        "dice": float(2 * (reference & predicted).sum() / total) if total else 1.0,
         "reference_ml": float(reference.sum() / 1000),
         "predicted_ml": float(predicted.sum() / 1000),
+        **lesion_scores(lesions_of(reference, predicted), lesions_of(predicted, reference)),
     }
-
-    def found(
-        a: NDArray[np.bool_], b: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        labels = cc3d.connected_components(a.astype(np.uint8), connectivity=26)
-        sizes = np.bincount(labels.ravel())
-        overlap = np.bincount(labels.ravel(), weights=b.ravel().astype(float), minlength=len(sizes))
-        keep = np.arange(len(sizes)) > 0
-        keep &= sizes >= minimum
-        hit = (overlap >= 1) & (overlap >= 0.1 * sizes)
-        return sizes[keep], hit[keep]
-
-    sizes, hit = found(reference, predicted)
-    _, true = found(predicted, reference)
-    recall = float(hit.mean()) if len(hit) else 1.0
-    precision = float(true.mean()) if len(true) else 1.0
-    result |= {
-        "recall": recall,
-        "precision": precision,
-        "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
-        "false_positives": float((~true).sum()),
-    }
-    limits = (3, 30, 100, 500, np.inf)
-    for low, high in pairwise(limits):
-        chosen = (sizes >= low) & (sizes < high)
-        name = f"{low}-{'' if np.isinf(high) else high}"
-        result[f"count_{name}"] = float(chosen.sum())
-        result[f"recall_{name}"] = float(hit[chosen].mean()) if chosen.any() else float("nan")
-    return result

@@ -1,0 +1,180 @@
+"""Agreement of an outlined mask with a reference: voxel, lesion, volume and surface.
+
+The one definition of a lesion and of a found lesion in this project: lesions are 26-connected
+components of at least 3 mm³; a reference lesion is found, and an outlined one true, if at least a
+tenth of its volume (and one voxel) lies in the other mask. Precision, recall and F1 per lesion are
+those of Commowick et al., Sci Rep 8:13650 (2018), with this overlap rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cc3d
+import numpy as np
+import torch
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from numpy.typing import NDArray
+
+MINIMUM_MM3 = 3.0
+OVERLAP = 0.1
+CONNECTIVITY = 26
+SIZES_MM3 = (3.0, 30.0, 100.0, 500.0, float("inf"))
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """The lesions of one mask.
+
+    Attributes
+    ----------
+    volumes_mm3
+        (n,) volume of each.
+    hit
+        (n,) whether the other mask has it.
+    labels
+        (n,) its value in ``array``.
+    array
+        Label image, 0 for none; components that are too small keep their label.
+    """
+
+    volumes_mm3: NDArray[np.float64]
+    hit: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    array: NDArray[np.uint32]
+
+
+def lesions_of(
+    mask: NDArray[np.bool_], other: NDArray[np.bool_], voxel_mm3: float = 1.0
+) -> Lesions:
+    """The lesions of a mask and which of them another mask has.
+
+    Parameters
+    ----------
+    mask, other
+        Same shape, any three axes.
+    voxel_mm3
+        Volume of a voxel.
+    """
+    array = cc3d.connected_components(np.asarray(mask, np.uint8), connectivity=CONNECTIVITY)
+    counts = np.bincount(array.ravel())
+    overlap = np.bincount(array.ravel(), weights=other.ravel().astype(float), minlength=len(counts))
+    labels = np.flatnonzero(counts * voxel_mm3 >= MINIMUM_MM3)
+    labels = labels[labels > 0]
+    hit = (overlap[labels] >= 1) & (overlap[labels] >= OVERLAP * counts[labels])
+    return Lesions(counts[labels] * voxel_mm3, hit, labels, array)
+
+
+def size_name(low: float, high: float) -> str:
+    """Name of a size class, as ``3-30`` or ``500-``."""
+    return f"{low:g}-{'' if np.isinf(high) else f'{high:g}'}"
+
+
+def lesion_scores(reference: Lesions, outlined: Lesions) -> dict[str, float]:
+    """Lesion-wise precision, recall, F1 and recall by size.
+
+    Returns
+    -------
+    dict
+        ``precision``, ``recall``, ``f1``, ``false_positives``, ``lesions`` and, for each size
+        class, ``count_LOW-HIGH`` and ``recall_LOW-HIGH`` (nan without lesions).
+    """
+    recall = float(reference.hit.mean()) if len(reference.hit) else 1.0
+    precision = float(outlined.hit.mean()) if len(outlined.hit) else 1.0
+    result = {
+        "recall": recall,
+        "precision": precision,
+        "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
+        "false_positives": float((~outlined.hit).sum()),
+        "lesions": float(len(reference.hit)),
+    }
+    for low, high in pairwise(SIZES_MM3):
+        chosen = (reference.volumes_mm3 >= low) & (reference.volumes_mm3 < high)
+        name = size_name(low, high)
+        result[f"count_{name}"] = float(chosen.sum())
+        result[f"recall_{name}"] = (
+            float(reference.hit[chosen].mean()) if chosen.any() else float("nan")
+        )
+    return result
+
+
+def surface_scores(
+    reference: NDArray[np.bool_], outlined: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> dict[str, float]:
+    """Mean symmetric surface distance and its 95th percentile (MONAI's implementation).
+
+    Parameters
+    ----------
+    reference, outlined
+        Masks.
+    spacing_mm
+        Along each axis.
+
+    Returns
+    -------
+    dict
+        ``surface_mm`` and ``hausdorff95_mm``; nan where a mask is empty.
+    """
+    if not (reference.any() and outlined.any()):
+        return {"surface_mm": float("nan"), "hausdorff95_mm": float("nan")}
+    hits = np.argwhere(reference | outlined)
+    box = tuple(
+        slice(max(0, low - 1), high + 2) for low, high in zip(hits.min(0), hits.max(0), strict=True)
+    )
+    pair = [
+        torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None].float()
+        for mask in (outlined, reference)
+    ]
+    mean = compute_average_surface_distance(
+        *pair, include_background=True, symmetric=True, spacing=list(spacing_mm)
+    )
+    far = compute_hausdorff_distance(
+        *pair, include_background=True, percentile=95, spacing=list(spacing_mm)
+    )
+    return {"surface_mm": float(mean), "hausdorff95_mm": float(far)}
+
+
+def scores(
+    reference: NDArray[np.bool_],
+    outlined: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    valid: NDArray[np.bool_] | None = None,
+) -> dict[str, float]:
+    """Every metric of one case.
+
+    Parameters
+    ----------
+    reference, outlined
+        bool masks on the same grid.
+    spacing_mm
+        Along each axis.
+    valid
+        Where to look; voxels outside count nowhere.
+
+    Returns
+    -------
+    dict
+        ``dice``, ``reference_ml``, ``outlined_ml``, ``volume_difference_ml``,
+        ``volume_difference_percent`` (nan for an empty reference), those of `lesion_scores` and
+        `surface_scores`.
+    """
+    if valid is not None:
+        reference, outlined = reference & valid, outlined & valid
+    voxel = float(np.prod(spacing_mm))
+    both, total = (reference & outlined).sum(), reference.sum() + outlined.sum()
+    true_ml, found_ml = reference.sum() * voxel / 1000, outlined.sum() * voxel / 1000
+    return {
+        "dice": float(2 * both / total) if total else 1.0,
+        "reference_ml": float(true_ml),
+        "outlined_ml": float(found_ml),
+        "volume_difference_ml": float(found_ml - true_ml),
+        "volume_difference_percent": (
+            float(100 * (found_ml - true_ml) / true_ml) if true_ml else float("nan")
+        ),
+        **lesion_scores(
+            lesions_of(reference, outlined, voxel), lesions_of(outlined, reference, voxel)
+        ),
+        **surface_scores(reference, outlined, spacing_mm),
+    }
