@@ -51,6 +51,7 @@ class MSLesionFollowUp(Application):  # type: ignore[misc]
             self,
             models_folder=self._arguments.models_folder,
             settings=settings.lesion_segmentation,
+            work_folder=self._arguments.workdir,
             name="lesion_segmentation",
         )
         comparator = LongitudinalComparatorOperator(

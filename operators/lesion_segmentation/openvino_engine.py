@@ -2,97 +2,114 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import os
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
 
 from operators.errors import ConfigurationError
-from operators.lesion_segmentation.model_package import NETWORK_FILE, ModelPackage
+from operators.lesion_segmentation.engine_cache import EngineCache, EngineKey
+from operators.lesion_segmentation.network_source import EngineUnavailableError, NetworkSource
 
 logger = logging.getLogger(__name__)
 
 _DEVICE = "CPU"
-_TYPES = {"bf16": ov.Type.bf16, "fp32": ov.Type.f32}
+_TYPES = {"bf16": ov.Type.bf16, "fp32": ov.Type.f32, "fp16": ov.Type.f16}
+_CAPABILITIES = {"bf16": "BF16", "fp32": "FP32", "fp16": "FP16"}
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What a network compiled for this processor depends on: its name and a hash of its features.
+
+    The name alone is not enough: a virtual machine may hide features of its processor.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    values: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        values.setdefault(name.strip(), value.strip())
+    features = hashlib.sha256(" ".join(sorted(values.get("flags", "").split())).encode())
+    return f"{values.get('model name', 'unknown')}, features {features.hexdigest()[:16]}"
 
 
 class OpenVinoEngine:
-    """A package's network compiled for the CPU, for one patch at a time (bounded memory).
+    """A network compiled for the CPU, for one patch at a time (bounded memory).
 
     Parameters
     ----------
-    package
-        The model package.
+    source
+        The network.
     precision
         "auto" takes bf16 if the processor has it, fp32 otherwise. Input, output and everything
         outside the network stay float32.
     threads
         Number of threads; None for every processor that this process may use.
+    cache
+        Where the compiled network is kept; None for nowhere.
 
     Raises
     ------
+    EngineUnavailableError
+        If the processor does not compute in the precision that is asked for.
     ConfigurationError
-        If the network cannot be read, differs from model.json, or bf16 is asked for on a
-        processor without it.
+        If the network cannot be read or differs from model.json.
     """
 
     def __init__(
         self,
-        package: ModelPackage,
+        source: NetworkSource,
         *,
-        precision: Literal["auto", "bf16", "fp32"] = "auto",
+        precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto",
         threads: int | None = None,
+        cache: EngineCache | None = None,
     ) -> None:
         core = ov.Core()
-        has_bf16 = "BF16" in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
-        if precision == "bf16" and not has_bf16:
-            raise ConfigurationError(
-                "lesion_segmentation.precision",
-                "bf16 is asked for, and this processor does not compute bf16.",
-                'Set it to "auto" or "fp32" in app.yaml.',
-            )
-        self._precision = ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
+        available = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        if precision == "auto":
+            precision = "bf16" if "BF16" in available else "fp32"
+        if _CAPABILITIES[precision] not in available:
+            raise EngineUnavailableError(f"this processor does not compute {precision}")
+        self._precision = precision
         self._name = f"OpenVINO {ov.__version__.split('-')[0]} ({_DEVICE})"
-        self._package = package.folder.name
-        description = package.description
-        input_shape = (1, len(description.channels), *description.patch_size_zyx)
-        output_shape = (1, len(description.labels), *description.patch_size_zyx)
+        self._source = source
         threads = threads or len(os.sched_getaffinity(0))
-        try:
-            model = core.read_model(package.network)
-            model.reshape(list(input_shape))
-            self._compiled = core.compile_model(
-                model,
-                _DEVICE,
-                {
-                    "INFERENCE_PRECISION_HINT": _TYPES[self._precision],
-                    "INFERENCE_NUM_THREADS": threads,
-                    "PERFORMANCE_HINT": "LATENCY",
-                },
-            )
-        except RuntimeError as error:
-            raise ConfigurationError(
-                f"model package {self._package}",
-                f"{NETWORK_FILE} is not a network for patches of {input_shape[1:]}.",
-                "Make the package again with model_tools.",
-            ) from error
+        config = {
+            "INFERENCE_PRECISION_HINT": _TYPES[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        key = openvino_key(source, precision)
+        compiled = _from_cache(core, cache, key, config)
+        if compiled is None:
+            compiled = self._compile(core, config)
+            if cache is not None:
+                stream = io.BytesIO()
+                compiled.export_model(stream)
+                cache.put(key, stream.getbuffer())
+        self._compiled = compiled
         answered = tuple(self._compiled.output(0).shape)
-        if len(self._compiled.outputs) != 1 or answered != output_shape:
+        if len(self._compiled.outputs) != 1 or answered != source.shape.output(1):
             raise ConfigurationError(
-                f"model package {self._package}",
-                f"{NETWORK_FILE} answers {answered} where model.json describes {output_shape}.",
+                f"model package {source.package}",
+                f"{source.file.name} answers {answered} where model.json describes "
+                f"{source.shape.output(1)}.",
                 "Make the package again with model_tools.",
             )
         self._request = self._compiled.create_infer_request()
         logger.info(
-            "model %s %s on %s, %s (processor %s bf16), %d threads",
-            description.name,
-            description.version,
+            "model %s on %s, %s (processor %s bf16), %d threads",
+            source.title,
             self._name,
             self._precision,
-            "with" if has_bf16 else "without",
+            "with" if "BF16" in available else "without",
             threads,
         )
 
@@ -103,7 +120,7 @@ class OpenVinoEngine:
 
     @property
     def precision(self) -> str:
-        """Arithmetic of the network: "bf16" or "fp32"."""
+        """Arithmetic of the network: "bf16", "fp16" or "fp32"."""
         return self._precision
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -122,9 +139,52 @@ class OpenVinoEngine:
             answers.append(np.array(result[0][0], dtype=np.float32))
         answer = np.stack(answers)
         if not np.isfinite(answer).all():
-            raise ConfigurationError(
-                f"model package {self._package}",
-                f"The network answers with values that are not finite in {self._precision}.",
-                'Set lesion_segmentation.precision to "fp32", or replace the model package.',
-            )
+            raise not_finite(self._source, self._precision)
         return answer
+
+    def _compile(self, core: ov.Core, config: dict[str, Any]) -> ov.CompiledModel:
+        try:
+            model = core.read_model(self._source.file)
+            model.reshape(list(self._source.shape.input(1)))
+            return core.compile_model(model, _DEVICE, config)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"model package {self._source.package}",
+                f"{self._source.file.name} is not a network for patches of "
+                f"{self._source.shape.input(1)[1:]}.",
+                "Make the package again with model_tools.",
+            ) from error
+
+
+def openvino_key(source: NetworkSource, precision: str) -> EngineKey:
+    """The cache key of a network compiled for this machine's processor."""
+    shape = source.shape
+    options: dict[str, int | str] = {
+        "channels": shape.channels,
+        "labels": shape.labels,
+        "patch": "x".join(map(str, shape.patch)),
+    }
+    return EngineKey(source.sha256, "openvino", ov.__version__, precision, processor(), options)
+
+
+def not_finite(source: NetworkSource, precision: str) -> ConfigurationError:
+    """The error for an answer with infinities or NaN."""
+    return ConfigurationError(
+        f"model package {source.package}",
+        f"The network answers with values that are not finite in {precision}.",
+        'Set lesion_segmentation.precision to "fp32", or replace the model package.',
+    )
+
+
+def _from_cache(
+    core: ov.Core, cache: EngineCache | None, key: EngineKey, config: dict[str, Any]
+) -> ov.CompiledModel | None:
+    blob = cache.get(key) if cache is not None else None
+    if cache is None or blob is None:
+        return None
+    try:
+        return core.import_model(io.BytesIO(blob), _DEVICE, config)
+    except RuntimeError:
+        logger.warning("engine cache: %s does not load; the network is compiled again", key.name)
+        cache.discard(key)
+        return None

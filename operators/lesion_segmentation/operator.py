@@ -8,7 +8,8 @@ from typing import Any
 
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
-from operators.lesion_segmentation.engine import Engine, open_engine
+from operators.lesion_segmentation.engine import Engine, Machine, open_engine
+from operators.lesion_segmentation.engine_cache import EngineCache, cache_folder
 from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import ModelPackage, find_packages
 from operators.lesion_segmentation.segmentation import segment_studies
@@ -36,6 +37,8 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
         bad package stops the application before it starts (ConfigurationError).
     settings
         The section ``lesion_segmentation`` of app.yaml.
+    work_folder
+        The application's work folder, for compiled engines, if it has one.
     """
 
     def __init__(
@@ -44,10 +47,17 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
         *args: Any,
         models_folder: Path,
         settings: LesionSegmentationSettings | None = None,
+        work_folder: Path | None = None,
         **kwargs: Any,
     ) -> None:
         self._settings = settings or LesionSegmentationSettings()
         self._packages = find_packages(models_folder, self._settings.package)
+        prebuilt = self._settings.prebuilt_engines
+        self._cache = EngineCache(
+            self._settings.engine_cache or cache_folder(work_folder),
+            () if prebuilt is None else (prebuilt,),
+        )
+        self._machine = Machine()
         self._engines: dict[tuple[str, str], Engine] = {}
         super().__init__(fragment, *args, **kwargs)
 
@@ -75,6 +85,11 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
     def _engine_of(self, package: ModelPackage, network: Network) -> Engine:
         key = package.sha256, network.file
         if key not in self._engines:
-            stage_of = {} if network == package.description.networks[-1] else {"network": network}
-            self._engines[key] = open_engine(package, self._settings, **stage_of)
+            self._engines[key] = open_engine(
+                package,
+                self._settings,
+                network=network,
+                cache=self._cache,
+                machine=self._machine,
+            )
         return self._engines[key]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,9 +216,11 @@ def test_the_operator_loads_each_network_once(
 
     opened: list[str] = []
 
-    def counted(package: ModelPackage, settings: LesionSegmentationSettings) -> Engine:
+    def counted(
+        package: ModelPackage, settings: LesionSegmentationSettings, **options: Any
+    ) -> Engine:
         opened.append(package.folder.name)
-        return open_engine(package, settings)
+        return open_engine(package, settings, **options)
 
     monkeypatch.setattr(module, "open_engine", counted)
     _packages(tmp_path)
@@ -230,7 +233,11 @@ def test_the_operator_loads_each_network_once(
             source = _Source(self, messages, name="source")
             source.add_arg(CountCondition(self, 4))
             middle = LesionSegmentationOperator(
-                self, models_folder=tmp_path, settings=SETTINGS, name="lesion_segmentation"
+                self,
+                models_folder=tmp_path,
+                settings=SETTINGS,
+                work_folder=tmp_path / "work",
+                name="lesion_segmentation",
             )
             self.add_flow(source, middle)
             self.add_flow(middle, _Sink(self, results, name="sink"))
