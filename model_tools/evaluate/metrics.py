@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 MINIMUM_MM3 = 3.0
 OVERLAP = 0.1
-CONNECTIVITY = 26
 SIZES_MM3 = (3.0, 30.0, 100.0, 500.0, float("inf"))
 
 
@@ -58,13 +57,16 @@ def lesions_of(
     voxel_mm3
         Volume of a voxel.
     """
-    array = cc3d.connected_components(np.asarray(mask, np.uint8), connectivity=CONNECTIVITY)
+    array = np.asarray(
+        cc3d.connected_components(mask.astype(np.uint8), connectivity=26), dtype=np.uint32
+    )
     counts = np.bincount(array.ravel())
     overlap = np.bincount(array.ravel(), weights=other.ravel().astype(float), minlength=len(counts))
     labels = np.flatnonzero(counts * voxel_mm3 >= MINIMUM_MM3)
     labels = labels[labels > 0]
     hit = (overlap[labels] >= 1) & (overlap[labels] >= OVERLAP * counts[labels])
-    return Lesions(counts[labels] * voxel_mm3, hit, labels, array)
+    volumes = np.asarray(counts[labels] * voxel_mm3, dtype=np.float64)
+    return Lesions(volumes, hit, labels, array)
 
 
 def size_name(low: float, high: float) -> str:

@@ -1,0 +1,95 @@
+"""Tables and BIDS folders, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model_tools.evaluate.dataset import read_dataset
+from operators.errors import ConfigurationError
+
+
+def table(folder: Path, text: str, name: str = "cases.csv") -> Path:
+    for file in ("a.nii.gz", "b.nii.gz", "mask.nii.gz"):
+        (folder / file).touch()
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_table(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "case,flair,t2,reference,scanner,aligned\n"
+        "c1,a.nii.gz,b.nii.gz,mask.nii.gz,Aera,yes\nc2,a.nii.gz,,mask.nii.gz,,\n",
+    )
+    first, second = read_dataset(path)
+    assert first.images == {"flair": tmp_path / "a.nii.gz", "t2": tmp_path / "b.nii.gz"}
+    assert (first.scanner, first.aligned, second.aligned) == ("Aera", True, False)
+    assert set(second.images) == {"flair"}
+
+
+def test_tab_separated_table_with_a_role_of_its_own(tmp_path: Path) -> None:
+    path = table(tmp_path, "case\tpsir\treference\nc\ta.nii.gz\tmask.nii.gz\n", "cases.tsv")
+    assert set(read_dataset(path)[0].images) == {"psir"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flair,reference\n", "column case is missing"),
+        ("case,flair\n", "column reference is missing"),
+        ("case,reference\nc,mask.nii.gz\n", "No column holds images"),
+        ("case,flair,reference\n", "holds no case"),
+        ("case,flair,reference\nc,x.nii.gz,mask.nii.gz\n", "Line 2: flair is not there"),
+        ("case,flair,reference\nc,a.nii.gz,\n", "images or reference are missing"),
+        ("case,flair,reference\n../c,a.nii.gz,mask.nii.gz\n", "must be letters"),
+        (
+            "case,flair,reference\nc,a.nii.gz,mask.nii.gz\nc,a.nii.gz,mask.nii.gz\n",
+            "Line 3: case c stands twice",
+        ),
+        ("case,flair,reference,aligned\nc,a.nii.gz,mask.nii.gz,1\n", "aligned must be"),
+    ],
+)
+def test_faulty_table(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        read_dataset(table(tmp_path, text))
+
+
+def bids(folder: Path) -> Path:
+    for name in (
+        "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz",
+        "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
+        "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz",
+        "sub-02/anat/sub-02_FLAIR.nii.gz",
+        "derivatives/lesions/sub-01/ses-1/anat/sub-01_ses-1_label-lesion_mask.nii.gz",
+        "derivatives/lesions/sub-01/ses-2/anat/sub-01_ses-2_dseg.nii.gz",
+        "derivatives/lesions/sub-02/anat/sub-02_dseg.nii.gz",
+        "derivatives/brain/sub-02/anat/sub-02_desc-brain_mask.nii.gz",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "participants.tsv").write_text("participant_id\tscanner\nsub-02\tPrisma\n")
+    return folder
+
+
+def test_bids_folder(tmp_path: Path) -> None:
+    one, two, three = read_dataset(bids(tmp_path))
+    assert [one.name, two.name, three.name] == ["sub-01_ses-1", "sub-01_ses-2", "sub-02"]
+    assert set(one.images) == {"flair", "t1"}
+    assert one.reference.name == "sub-01_ses-1_label-lesion_mask.nii.gz"
+    assert (three.brain is not None, three.scanner) == (True, "Prisma")
+
+
+def test_bids_folder_without_a_mask(tmp_path: Path) -> None:
+    next(bids(tmp_path).rglob("sub-02_dseg.nii.gz")).unlink()
+    with pytest.raises(ConfigurationError, match="sub-02 has 0 lesion masks"):
+        read_dataset(tmp_path)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such file"):
+        read_dataset(tmp_path / "x.csv")
+    with pytest.raises(ConfigurationError, match="no sub-"):
+        read_dataset(tmp_path)
