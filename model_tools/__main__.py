@@ -1,4 +1,4 @@
-"""Command line: ``python -m model_tools import|fetch|train|export …``."""
+"""Command line: ``python -m model_tools import|fetch|build|train|export …``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from model_tools.build import add_build
 from model_tools.importing.command import add_import
 from operators.errors import ConfigurationError
 
@@ -93,6 +94,7 @@ def main() -> None:
     card.add_argument("--drop-channel", help="the removed channel, as t1")
     card.set_defaults(run=_card)
     add_import(commands)
+    add_build(commands)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:

@@ -11,11 +11,13 @@ the user that runs the application.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,11 +111,12 @@ class EngineCache:
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            replaced = _file_of(manifest)
-            _write(file, blob)
-            _write(manifest, (json.dumps(content, indent=2) + "\n").encode())
-            if replaced is not None and replaced != file.name:
-                (self.folder / replaced).unlink(missing_ok=True)
+            with _locked(self.folder):
+                replaced = _file_of(manifest)
+                _write(file, blob)
+                _write(manifest, (json.dumps(content, indent=2) + "\n").encode())
+                if replaced is not None and replaced != file.name:
+                    (self.folder / replaced).unlink(missing_ok=True)
         except OSError as error:
             logger.warning(
                 "engine cache: cannot write to the cache folder (%s); the engine is compiled again "
@@ -155,6 +158,14 @@ def cache_folder(work_folder: Path | None = None) -> Path | None:
         return Path.home() / ".cache" / "ms-lesion-followup" / "engines"
     except RuntimeError:
         return None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: one writer at a time, so that none removes what another wrote."""
+    with (folder / ".lock").open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _file_of(manifest: Path) -> str | None:

@@ -61,18 +61,33 @@ def first_error(log: Any, otherwise: str) -> str:
     return text.strip().splitlines()[0][:300]
 
 
-def _parse(trt: Any, network: Any, file: Path, precision: GpuPrecision, log: Any) -> None:
-    parser = trt.OnnxParser(network, log)
+def prepare_network(file: Path, precision: GpuPrecision) -> Path | bytes:
+    """The network as TensorRT is to read it: the file itself for fp32, else mixed precision.
+
+    Raises
+    ------
+    EngineUnavailableError
+        If the package onnx is missing, which only fp16 and bf16 need.
+    ConfigurationError
+        If the network cannot be computed in this precision.
+    """
     if precision == "fp32":
-        parsed = parser.parse_from_file(str(file))
+        return file
+    try:
+        import onnx
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"the package onnx, which {precision} needs, is not installed"
+        ) from error
+    return bytes(to_half(onnx.load(file), precision).SerializeToString())
+
+
+def _parse(trt: Any, network: Any, prepared: Path | bytes, log: Any) -> None:
+    parser = trt.OnnxParser(network, log)
+    if isinstance(prepared, Path):
+        parsed = parser.parse_from_file(str(prepared))
     else:
-        try:
-            import onnx
-        except ImportError as error:
-            raise EngineUnavailableError(
-                f"the package onnx, which {precision} needs, is not installed"
-            ) from error
-        parsed = parser.parse(to_half(onnx.load(file), precision).SerializeToString())
+        parsed = parser.parse(prepared)
     if not parsed:
         errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
         raise EngineUnavailableError(f"the network is not understood ({'; '.join(errors)[:300]})")
@@ -104,7 +119,7 @@ def check_tensors(holder: str, found: dict[str, tuple[int, ...]], shape: Network
         )
 
 
-def build_engine(trt: Any, source: NetworkSource, *, precision: GpuPrecision, target: str) -> bytes:
+def build_engine(trt: Any, source: NetworkSource, prepared: Path | bytes, target: str) -> bytes:
     """Build an engine for one compute capability.
 
     Parameters
@@ -113,8 +128,8 @@ def build_engine(trt: Any, source: NetworkSource, *, precision: GpuPrecision, ta
         ``tensorrt`` or ``tensorrt_rtx``.
     source
         The network; the engine takes batches of 1 to ``source.shape.batch``.
-    precision
-        "fp32" without TF32, or "fp16" or "bf16" as ``mixed_precision`` describes.
+    prepared
+        The network as ``prepare_network`` gives it; fp32 is computed without TF32.
     target
         As "sm89". TensorRT builds for the GPU at hand, whatever it says.
 
@@ -140,7 +155,7 @@ def build_engine(trt: Any, source: NetworkSource, *, precision: GpuPrecision, ta
         # pybind11 raises a TypeError where the library's factory gives no object
         raise EngineUnavailableError(first_error(log, "its builder does not start")) from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    _parse(trt, network, source.file, precision, log)
+    _parse(trt, network, prepared, log)
     shape = source.shape
     if network.num_inputs == 1 and network.get_input(0).shape[1] == shape.channels:
         # the patch is fixed, where the file leaves it free, so that the engine is made for it

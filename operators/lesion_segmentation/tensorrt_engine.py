@@ -26,6 +26,7 @@ from operators.lesion_segmentation.tensorrt_build import (
     check_tensors,
     first_error,
     make_logger,
+    prepare_network,
 )
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,8 @@ class TensorRtEngine:
             self._engine = self._cached_engine(key, cache)
             if self._engine is None:
                 logger.info("building the engine for %s; it is kept for later runs", self._name)
-                blob = build_engine(trt, source, precision=precision, target=identity.target)
+                prepared = prepare_network(source.file, precision)
+                blob = build_engine(trt, source, prepared, identity.target)
                 self._engine = self._runtime.deserialize_cuda_engine(blob)
                 if self._engine is None:
                     raise EngineUnavailableError(
