@@ -10,12 +10,14 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from operators.longitudinal_comparator.identity import (
+from operators.longitudinal_comparator.earlier_objects import (
     Identity,
     identities_from,
+    read_tracked_segmentation,
+)
+from operators.longitudinal_comparator.identity import (
     newest_tracked_segmentation,
     next_number,
-    read_tracked_segmentation,
 )
 from operators.messages import InstanceRef
 from tests.operators.longitudinal_comparator.scenes import (
@@ -167,7 +169,7 @@ def test_a_damaged_segmentation_gives_a_warning_and_derived_identities(
 
 def test_a_segmentation_without_tracking_is_not_used(tmp_path: Path) -> None:
     plain = _write_seg(tmp_path / "plain.dcm", [_mask(A)], [None])
-    with pytest.raises(ValueError, match="no tracking UID"):
+    with pytest.raises(ValueError, match="has no tracking UID"):
         read_tracked_segmentation(plain)
 
 
