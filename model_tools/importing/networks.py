@@ -124,6 +124,8 @@ def build_network(
         if not str(value).startswith("torch.nn.") or str(value).rpartition(".")[2] not in known:
             raise unsupported(folder, f"its network's {key} is {value}.", REMEDY)
         keywords[key] = known[str(value).rpartition(".")[2]]
+    if name == "ResidualEncoderUNet" and keywords.get("norm_op") is nn.BatchNorm3d:
+        raise unsupported(folder, "its network is a residual encoder with batch norm.", REMEDY)
     try:
         network = _CLASSES[name](
             input_channels=channels, num_classes=labels, deep_supervision=False, **keywords
