@@ -1,191 +1,180 @@
-"""Whether a change that the outlines show can be seen in the images.
+"""What two images say about a region: how bright it is, how bright it was, how sure that is.
 
-Two independent answers of a network differ by noise, and the outline of a small lesion on thick
-slices by a third. A change must show in the images as well: a lesion's contrast against its own
-surroundings is therefore compared between the two FLAIR images. Of one real patient scanned twice,
-the two lesions that the reference reading calls new had no contrast at their place in the prior
-image; of 16 false new ones, in a scan compared with itself after a motion, all but one had more
-than half of today's. The constants were chosen on this same pair and these trials: the figures say
-how the rule was fitted, not how it fares on other patients.
+A region's signal is its mean brightness against its own surroundings, in the common units of the
+two matched FLAIRs. The change of the signal is compared with what differs by chance in this pair:
+the noise of the difference for a region of this size at edges of this strength, and the scatter of
+the contrast of the lesions themselves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import highdicom as hd
 import numpy as np
 from scipy import ndimage
 
-from operators.longitudinal_comparator.lesions import LesionObject
-from operators.longitudinal_comparator.points import transform_points
-from operators.messages import AlignedStudy
+from operators.longitudinal_comparator.difference import Difference
 
-_RING_MM = (1.5, 5.0)
-"""The surroundings of a lesion: between these distances from its voxels."""
+_RING_MM = (2.0, 6.0)
+"""The surroundings of a region lie between these distances from it, outside every lesion."""
 _CORE_MM = 1.5
-"""A lesion's signal is summed to this distance from it, to hold what partial volume spreads."""
-_SIGNAL_RING_MM = (2.0, 6.0)
-"""The surroundings of that."""
-_RING_VOXELS = 20
-"""Fewer voxels of surroundings are no base for a contrast."""
+"""A lesion's signal is taken to this distance from it, to hold what partial volume spreads."""
+_LEAST_RING = 20
+"""Fewer voxels are no surroundings."""
+_LEAST_SEEN = 0.5
 
 
 @dataclass(frozen=True)
-class View:
-    """One time point's FLAIR, and what is in it.
+class Evidence:
+    """The signal of one region in both images.
 
     Attributes
     ----------
-    flair
-        float32, any unit.
-    brain
-        bool, the FLAIR's grid.
-    lesions
-        bool, the FLAIR's grid: every voxel of a lesion.
-    scale
-        Standard deviation of the FLAIR over the brain, the unit of contrasts.
+    now, before
+        Mean brightness less that of the surroundings, in common units.
+    noise
+        Standard deviation of ``now - before`` where nothing has changed.
     """
 
-    flair: hd.Volume
-    brain: np.ndarray
-    lesions: np.ndarray
-    scale: float
+    now: float
+    before: float
+    noise: float
 
-    @classmethod
-    def of(cls, study: AlignedStudy, lesions: np.ndarray) -> View:
-        """The view of one time point; ``lesions`` is bool on its FLAIR's grid."""
-        flair = study.selected.series["flair"].volume
-        brain = np.asarray(study.brain_mask.array, dtype=bool)
-        values = flair.array[brain]
-        scale = float(values.std(dtype=np.float64)) if values.size else 0.0
-        return cls(flair, brain, lesions, scale)
+    @property
+    def delta(self) -> float:
+        """How much brighter the region has become."""
+        return self.now - self.before
 
-    def share_inside(self, points: np.ndarray) -> float:
-        """Share of LPS points (n, 3) that lie in the brain of this image."""
-        index = np.rint(self._index(points)).astype(int)
-        on_grid = ((index >= 0) & (index < self.brain.shape)).all(axis=1)
-        return float(self.brain[tuple(index[on_grid].T)].sum() / len(points))
+    @property
+    def z(self) -> float:
+        """``delta`` in units of its noise."""
+        return self.delta / self.noise
 
-    def contrast(self, inside: np.ndarray, around: np.ndarray) -> float | None:
-        """Mean inside minus median around, in units of ``scale``; points are LPS (n, 3).
+    @property
+    def exchanged(self) -> Evidence:
+        """The same, had the images been taken in the other order."""
+        return Evidence(self.before, self.now, self.noise)
 
-        None where the image does not reach.
+
+@dataclass(frozen=True)
+class LesionGain:
+    """How the contrast of unchanged lesions differs between the two images.
+
+    Attributes
+    ----------
+    ratio
+        Median of contrast now by contrast before.
+    scatter
+        Robust standard deviation of its logarithm from lesion to lesion.
+    """
+
+    ratio: float = 1.0
+    scatter: float = 0.1
+
+
+class Images:
+    """Answers questions about regions of a pair of images."""
+
+    def __init__(self, difference: Difference, gain: LesionGain = LesionGain()) -> None:
+        self.difference = difference
+        self.gain = gain
+
+    def with_gain(self, gain: LesionGain) -> Images:
+        """The same images, with the lesions' contrast known."""
+        return Images(self.difference, gain)
+
+    def seen_share(self, index: np.ndarray) -> float:
+        """Share of grid points (n, 3) that lie in the brain of both images."""
+        return float(self._at(self.difference.seen, index).mean())
+
+    def mask_of(self, *regions: np.ndarray) -> np.ndarray:
+        """int (n, 3): voxels of the common grid that hold the points of any region."""
+        shape = np.asarray(self.difference.seen.shape)
+        voxels = np.unique(np.rint(np.concatenate(regions)).astype(int), axis=0)
+        return voxels[((voxels >= 0) & (voxels < shape)).all(axis=1)]
+
+    def signal(self, *regions: np.ndarray, wide: bool) -> Evidence | None:
+        """The signal of a region in both images.
+
+        Parameters
+        ----------
+        regions
+            Fractional grid indices (n, 3); several are united.
+        wide
+            Whether to add a rim, for the whole signal of a lesion.
+
+        Returns
+        -------
+        Evidence or None
+            None where the images give no answer: less than half of the region is seen in both, or
+            it has no surroundings.
         """
-        values = self._sample(inside)
-        surroundings = self._sample(around)
-        if np.isfinite(values).mean() < 0.5 or np.isfinite(surroundings).mean() < 0.5:
+        voxels = self.mask_of(*regions)
+        if not len(voxels) or self.seen_share(voxels) < _LEAST_SEEN:
             return None
-        if not self.scale > 0:
-            return None
-        return float((np.nanmean(values) - np.nanmedian(surroundings)) / self.scale)
-
-    def surroundings(self, lesion: LesionObject) -> np.ndarray:
-        """Voxel centres (n, 3) around a lesion, in the brain and in no lesion, LPS millimetres."""
-        affine = np.asarray(self.flair.affine, dtype=float)
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        reach = np.ceil(_RING_MM[1] / spacing).astype(int)
-        low = np.maximum(lesion.indices.min(axis=0) - reach, 0)
-        high = np.minimum(lesion.indices.max(axis=0) + reach + 1, self.brain.shape)
+        d = self.difference
+        mm = d.space.spacing_mm
+        reach = int(np.ceil(_RING_MM[1] / mm)) + 1
+        low = np.maximum(voxels.min(axis=0) - reach, 0)
+        high = np.minimum(voxels.max(axis=0) + reach + 1, d.seen.shape)
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         outside = np.ones(high - low, dtype=bool)
-        outside[tuple((lesion.indices - low).T)] = False
-        distance = ndimage.distance_transform_edt(outside, spacing)
-        ring = (distance > _RING_MM[0]) & (distance <= _RING_MM[1])
-        ring &= self.brain[box] & ~self.lesions[box]
-        return transform_points(affine, np.argwhere(ring) + low)
-
-    def _index(self, points: np.ndarray) -> np.ndarray:
-        return transform_points(np.linalg.inv(np.asarray(self.flair.affine, dtype=float)), points)
-
-    def _sample(self, points: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            ndimage.map_coordinates(
-                self.flair.array, self._index(points).T, order=1, mode="constant", cval=np.nan
-            )
+        outside[tuple((voxels - low).T)] = False
+        distance = ndimage.distance_transform_edt(outside, mm)
+        free = d.seen[box] & ~d.lesions[box]
+        ring = free & (distance > _RING_MM[0]) & (distance <= _RING_MM[1])
+        if ring.sum() < _LEAST_RING:
+            return None
+        core = ~outside & d.seen[box]
+        if wide:
+            core |= free & (distance <= _CORE_MM)
+        now, before = (
+            float(image[box][core].mean(dtype=np.float64) - np.median(image[box][ring]))
+            for image in (d.current, d.prior)
         )
+        edge = float(d.edges[box][core].mean(dtype=np.float64))
+        noise = d.noise.of_region(float(core.sum()) * mm**3 / 1000, edge)
+        return self._balanced(Evidence(now, before, noise))
+
+    def _balanced(self, found: Evidence) -> Evidence:
+        """Shares the lesions' gain between the images and adds its scatter to the noise."""
+        half = float(np.sqrt(self.gain.ratio))
+        now, before = found.now, found.before
+        if now > 0:
+            now /= half
+        if before > 0:
+            before *= half
+        # a contrast that is not there has no scatter: only the part that both show has
+        common = max(min(now, before), 0.0)
+        noise = float(np.hypot(found.noise, self.gain.scatter * common))
+        return replace(found, now=now, before=before, noise=noise)
+
+    @staticmethod
+    def _at(mask: np.ndarray, index: np.ndarray) -> np.ndarray:
+        voxels = np.rint(index).astype(int)
+        inside = ((voxels >= 0) & (voxels < mask.shape)).all(axis=1)
+        result = np.zeros(len(voxels), dtype=bool)
+        result[inside] = mask[tuple(voxels[inside].T)]
+        return result
 
 
-def visible(
-    lesion: LesionObject, here: View, there: View, to_there: np.ndarray, least_contrast: float
-) -> bool:
-    """Whether a lesion found in one image can be seen in the other one.
-
-    Parameters
-    ----------
-    lesion
-        Found in ``here``.
-    here, there
-        The two time points.
-    to_there
-        4×4: points of ``here`` to points of ``there``.
-    least_contrast
-        Share of its contrast here that it must have there.
-
-    Returns
-    -------
-    bool
-        False also where the images give no answer: no surroundings, a lesion that is not brighter
-        than them, or outside the other image.
-    """
-    around = here.surroundings(lesion)
-    if len(around) < _RING_VOXELS:
-        return False
-    contrast_here = here.contrast(lesion.points, around)
-    contrast_there = there.contrast(
-        transform_points(to_there, lesion.points), transform_points(to_there, around)
-    )
-    if contrast_here is None or contrast_there is None or contrast_here <= 0:
-        return False
-    return contrast_there >= least_contrast * contrast_here
-
-
-def signal_ratio(
-    inside: np.ndarray, lesions: np.ndarray, here: View, there: View, to_there: np.ndarray
-) -> float | None:
-    """How much more of a lesion one image shows than the other.
-
-    The signal of a lesion is its contrast summed over its volume. Partial volume and blur spread it
-    but do not change it, so that it grows with the lesion whatever the outlines say.
+def lesion_gain(pairs: list[Evidence]) -> LesionGain:
+    """Learn from matched lesions how their contrast differs between the images.
 
     Parameters
     ----------
-    inside
-        bool on the grid of ``here``: the lesion at either time point.
-    lesions
-        bool on the same grid: every lesion at either time point.
-    here, there
-        The two time points.
-    to_there
-        4×4: points of ``here`` to points of ``there``.
-
-    Returns
-    -------
-    float or None
-        Signal here by signal there, infinite if there is none there; None where the images give no
-        answer.
+    pairs
+        The wide signal of each matched lesion, unbalanced. With fewer than six lesions that stand
+        out in both images nothing is learnt: the gain is one.
     """
-    affine = np.asarray(here.flair.affine, dtype=float)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    reach = np.ceil(_SIGNAL_RING_MM[1] / spacing).astype(int)
-    indices = np.argwhere(inside)
-    low = np.maximum(indices.min(axis=0) - reach, 0)
-    high = np.minimum(indices.max(axis=0) + reach + 1, inside.shape)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    distance = ndimage.distance_transform_edt(~inside[box], spacing)
-    free = here.brain[box] & ~lesions[box]
-    core = (distance <= _CORE_MM) & (free | inside[box])
-    ring = free & (distance > _SIGNAL_RING_MM[0]) & (distance <= _SIGNAL_RING_MM[1])
-    if ring.sum() < _RING_VOXELS:
-        return None
-    points = transform_points(affine, np.argwhere(core) + low)
-    around = transform_points(affine, np.argwhere(ring) + low)
-    signal_here = here.contrast(points, around)
-    signal_there = there.contrast(
-        transform_points(to_there, points), transform_points(to_there, around)
+    ratios = [
+        np.log(one.now / one.before) for one in pairs if min(one.now, one.before) > 2 * one.noise
+    ]
+    if len(ratios) < 6:
+        return LesionGain()
+    middle = float(np.median(ratios))
+    scatter = 1.4826 * float(np.median(np.abs(np.asarray(ratios) - middle)))
+    return LesionGain(
+        ratio=float(np.exp(np.clip(middle, np.log(0.67), np.log(1.5)))),
+        scatter=float(np.clip(scatter, 0.05, 0.3)),
     )
-    if signal_here is None or signal_there is None or max(signal_here, signal_there) <= 0:
-        return None
-    if signal_there <= 0:
-        return float("inf")
-    return max(signal_here, 0.0) / signal_there

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import highdicom as hd
 import numpy as np
 
 from operators.geometry import resample_to
-from operators.longitudinal_comparator.evidence import View, signal_ratio, visible
-from operators.longitudinal_comparator.identity import (
-    Identity,
-    derive_uid,
-    identities_from,
-    name,
-    newest_tracked_segmentation,
-    next_number,
-)
-from operators.longitudinal_comparator.lesions import (
-    LesionObject,
-    find_lesions,
-    in_order,
-    label_array,
-)
-from operators.longitudinal_comparator.matching import (
-    Match,
-    Matching,
-    faint_counterpart,
-    match,
-)
+from operators.longitudinal_comparator.evidence import Images
+from operators.longitudinal_comparator.history import History, history_of, since_first
+from operators.longitudinal_comparator.identity import Identity
+from operators.longitudinal_comparator.lesions import find_lesions, label_array
+from operators.longitudinal_comparator.notes import comparison_notes
 from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.regions import Elsewhere, Place, locate
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
+from operators.longitudinal_comparator.size import LeastSize
+from operators.longitudinal_comparator.step import Descent, StudyLesions
+from operators.longitudinal_comparator.track_identity import identify
+from operators.longitudinal_comparator.tracks import TimeLine, follow, images_of
+from operators.longitudinal_comparator.volumes import total
 from operators.messages import (
-    AlignedStudies,
     AlignedStudy,
     FollowUp,
-    InstanceRef,
     Lesion,
     LesionProbabilities,
     LesionProbability,
     QualityNote,
+    TimePoint,
     Totals,
 )
 
@@ -49,7 +37,9 @@ from operators.messages import (
 def compare(
     probabilities: LesionProbabilities, settings: LongitudinalComparatorSettings
 ) -> FollowUp:
-    """Turn the network's answer at one or two time points into followed lesions.
+    """Turn the network's answer at any number of time points into followed lesions.
+
+    Each study is compared with the one before it, and the current one also with the first.
 
     Parameters
     ----------
@@ -64,56 +54,30 @@ def compare(
     FollowUp
         ``quality`` and ``timing_s`` hold those of the earlier stages too.
     """
-    aligned = probabilities.aligned
-    notes: list[QualityNote] = []
-    prior_labels: hd.Volume | None = None
-    pair = _comparable_pair(probabilities)
-    if pair is None:
-        current = _find(probabilities.current, settings)
-        prior: tuple[LesionObject, ...] = ()
-        matching = Matching(tuple(Match(c, None, "baseline", 0.0) for c in range(len(current))), ())
-        identities = _first_identities(_flair_uid(aligned.current), current)
-    else:
-        found = _find_in_both(pair, settings)
-        current, prior = found.current, found.prior
-        matching = match(current, prior, pair.now.affine, pair.before.affine, pair.matrix, settings)
-        matching, excluded = _without_the_unseen(_without_opposite_change(matching, found), found)
-        prior_labels = _prior_labels(pair, prior, matching)
-        matching = _with_signal(pair, matching, current, prior_labels, settings)
-        identities, identity_notes = _follow_identities(pair, found, matching)
-        notes.extend(identity_notes)
-        faint = len(found.faint_current) + len(found.faint_prior)
-        if faint:
-            notes.append(
-                QualityNote(
-                    "faint_lesions",
-                    "info",
-                    f"{faint} lesion(s) were found in one study only but can be seen in the other; "
-                    "they were outlined there as well, and are not called new or resolved.",
-                )
-            )
-        if excluded:
-            notes.append(
-                QualityNote(
-                    "lesions_not_compared",
-                    "warning",
-                    f"{excluded} lesion(s) lie outside the brain or the images of the other study "
-                    "and were not compared.",
-                )
-            )
-
-    places = _places(matching, aligned, current, prior, settings)
+    least = LeastSize(settings.minimum_volume_mm3, settings.minimum_extent_mm)
+    studies = _comparable_studies(probabilities, settings, least)
+    line = follow(studies, settings, least)
+    segmentations = probabilities.aligned.selected.prior_segmentations
+    identities, identity_notes = identify(line, segmentations)
+    present = _present(line, identities, settings)
+    gone = _gone(line, identities)
+    places = _places(line, settings)
     lesions = tuple(
-        _lesion(one, identity, place, aligned, current, prior, baseline=pair is None)
-        for one, identity, place in zip(matching.matches, identities, places, strict=True)
+        _with_place(lesion, place) for lesion, place in zip([*present, *gone], places, strict=True)
     )
     volume = probabilities.current.probability
+    aligned = probabilities.aligned
+    points = _time_points(line)
+    notes = [*identity_notes, *comparison_notes(line)]
     return FollowUp(
         probabilities=probabilities,
         lesions=lesions,
-        totals=_totals(lesions, baseline=pair is None),
-        labels=volume.with_array(label_array(current, volume.spatial_shape)),
-        prior_labels=prior_labels,
+        totals=_totals(lesions, points),
+        labels=volume.with_array(
+            label_array(tuple(line.studies[-1].objects), volume.spatial_shape)
+        ),
+        prior_labels=_prior_labels(line) if len(line.studies) > 1 else None,
+        time_points=points,
         quality=_all_quality(probabilities, notes),
         timing_s={
             **aligned.selected.timing_s,
@@ -123,311 +87,207 @@ def compare(
     )
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two time points that can be compared."""
-
-    current_study: AlignedStudy
-    prior_study: AlignedStudy
-    current: LesionProbability
-    prior: LesionProbability
-    matrix: np.ndarray
-    """Current points to prior points."""
-    prior_segmentations: tuple[InstanceRef, ...]
-
-    @property
-    def now(self) -> hd.Volume:
-        """Probability in the current study."""
-        return self.current.probability
-
-    @property
-    def before(self) -> hd.Volume:
-        """Probability in the prior study."""
-        return self.prior.probability
-
-
-def _comparable_pair(probabilities: LesionProbabilities) -> _Pair | None:
-    aligned, prior = probabilities.aligned, probabilities.prior
-    registration = aligned.prior_to_current
-    if prior is None or aligned.prior is None or registration is None or not registration.accepted:
-        return None
-    return _Pair(
-        current_study=aligned.current,
-        prior_study=aligned.prior,
-        current=probabilities.current,
-        prior=prior,
-        matrix=np.asarray(registration.matrix_lps, dtype=float),
-        prior_segmentations=aligned.selected.prior_segmentations,
-    )
-
-
-def _find(
-    part: LesionProbability, settings: LongitudinalComparatorSettings
-) -> tuple[LesionObject, ...]:
-    return find_lesions(
-        part.probability, part.threshold, settings.minimum_voxels, settings.minimum_extent_mm
-    )
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The lesions of both studies; a faint one was found in the other study only."""
-
-    current: tuple[LesionObject, ...]
-    prior: tuple[LesionObject, ...]
-    """The certain ones first: they keep the order, and so the names, of a run on the prior."""
-    faint_current: frozenset[int]
-    faint_prior: frozenset[int]
-    unseen_current: frozenset[int]
-    """Lesions of the current study that lie outside the prior's brain or images."""
-    unseen_prior: frozenset[int]
-
-
-def _find_in_both(pair: _Pair, settings: LongitudinalComparatorSettings) -> _Found:
-    current, prior = _find(pair.current, settings), _find(pair.prior, settings)
-    plain = match(current, prior, pair.now.affine, pair.before.affine, pair.matrix, settings)
-    back = np.linalg.inv(pair.matrix)
-    current_taken = label_array(current, pair.now.spatial_shape) > 0
-    prior_taken = label_array(prior, pair.before.spatial_shape) > 0
-    now_view = View.of(pair.current_study, current_taken.copy())
-    before_view = View.of(pair.prior_study, prior_taken.copy())
-
-    def seen_before(lesion: LesionObject) -> LesionObject | None:
-        there = visible(lesion, now_view, before_view, pair.matrix, settings.visible_contrast)
-        limit = 0.0 if there else settings.faint_threshold * pair.prior.threshold
-        return faint_counterpart(
-            lesion, pair.now.affine, pair.before, prior_taken, pair.matrix, limit, settings
-        )
-
-    def seen_now(lesion: LesionObject) -> LesionObject | None:
-        there = visible(lesion, before_view, now_view, back, settings.visible_contrast)
-        limit = 0.0 if there else settings.faint_threshold * pair.current.threshold
-        return faint_counterpart(
-            lesion, pair.before.affine, pair.now, current_taken, back, limit, settings
-        )
-
-    faint_current: list[LesionObject] = []
-    faint_prior: list[LesionObject] = []
-    unseen: list[LesionObject] = []
-    for one in plain.matches:
-        if one.change == "new" and one.current is not None:
-            lesion = current[one.current]
-            found = seen_before(lesion)
-            if found is not None:
-                prior_taken[tuple(found.indices.T)] = True
-                faint_prior.append(found)
-            elif before_view.share_inside(transform_points(pair.matrix, lesion.points)) < 0.5:
-                unseen.append(lesion)
-        elif one.change == "resolved" and one.heir_of is not None:
-            lesion = prior[one.heir_of]
-            found = seen_now(lesion)
-            if found is not None:
-                current_taken[tuple(found.indices.T)] = True
-                faint_current.append(found)
-            elif now_view.share_inside(transform_points(back, lesion.points)) < 0.5:
-                unseen.append(lesion)
-    all_current = in_order([*current, *faint_current])
-    return _Found(
-        current=all_current,
-        prior=(*prior, *in_order(faint_prior)),
-        faint_current=_positions(faint_current, all_current),
-        faint_prior=frozenset(range(len(prior), len(prior) + len(faint_prior))),
-        unseen_current=_positions(unseen, all_current),
-        unseen_prior=_positions(unseen, prior),
-    )
-
-
-def _positions(some: list[LesionObject], among: tuple[LesionObject, ...]) -> frozenset[int]:
-    wanted = {id(lesion) for lesion in some}
-    return frozenset(n for n, lesion in enumerate(among) if id(lesion) in wanted)
-
-
-def _with_signal(
-    pair: _Pair,
-    matching: Matching,
-    current: tuple[LesionObject, ...],
-    prior_labels: hd.Volume,
+def _comparable_studies(
+    probabilities: LesionProbabilities,
     settings: LongitudinalComparatorSettings,
-) -> Matching:
-    """A lesion whose outline has changed, but not its signal in the images, is stable."""
-    before = prior_labels.array
-    now = label_array(current, pair.now.spatial_shape)
-    lesions = (now > 0) | (before > 0)
-    now_view = View.of(pair.current_study, lesions)
-    before_view = View.of(pair.prior_study, np.zeros(pair.before.spatial_shape, dtype=bool))
-    limit = 1 + settings.minimum_signal_change
-    matches = []
-    for position, one in enumerate(matching.matches):
-        if one.change in ("enlarging", "shrinking") and one.current is not None:
-            inside = (now == one.current + 1) | (before == position + 1)
-            ratio = signal_ratio(inside, lesions, now_view, before_view, pair.matrix)
-            grown = ratio is None or ratio >= limit
-            shrunk = ratio is None or ratio <= 1 / limit
-            if not (grown if one.change == "enlarging" else shrunk):
-                one = replace(one, change="stable")
-        matches.append(one)
-    return replace(matching, matches=tuple(matches))
-
-
-def _without_the_unseen(matching: Matching, found: _Found) -> tuple[Matching, int]:
-    """What the other study does not show is not compared: a lesion of the current study is then
-    a baseline, one of the prior study is left out. The number of both comes second."""
-    kept: list[Match] = []
-    positions: list[int] = []
-    excluded = 0
-    for one in matching.matches:
-        if one.change == "resolved" and one.heir_of in found.unseen_prior:
-            positions.append(-1)
-            excluded += 1
-            continue
-        if one.change == "new" and one.current in found.unseen_current:
-            one = replace(one, change="baseline")
-            excluded += 1
-        positions.append(len(kept))
-        kept.append(one)
-    new_position = np.asarray([*positions, -1], dtype=np.intp)
-    successor = tuple(new_position[owners] for owners in matching.successor)
-    return Matching(tuple(kept), successor), excluded
-
-
-def _without_opposite_change(matching: Matching, found: _Found) -> Matching:
-    """A lesion that became certain is not called shrinking, nor one that became faint enlarging."""
-    matches = tuple(
-        replace(one, change="stable")
-        if (one.change == "shrinking" and one.heir_of in found.faint_prior)
-        or (one.change == "enlarging" and one.current in found.faint_current)
-        else one
-        for one in matching.matches
-    )
-    return replace(matching, matches=matches)
-
-
-def _flair_uid(study: AlignedStudy) -> str:
-    return study.selected.series["flair"].series.series_uid
-
-
-def _first_identities(
-    flair_series_uid: str, lesions: Sequence[LesionObject], first: int = 1
-) -> list[Identity]:
+    least: LeastSize,
+) -> list[StudyLesions]:
+    """The studies that can be compared, oldest first; the current one alone without a prior."""
+    aligned = probabilities.aligned
+    found: list[tuple[AlignedStudy, LesionProbability, np.ndarray]] = [
+        (aligned.current, probabilities.current, np.eye(4))
+    ]
+    prior, registration = probabilities.prior, aligned.prior_to_current
+    if aligned.prior and prior and registration and registration.accepted:
+        found.append((aligned.prior, prior, registration.matrix_lps))
+        for earlier, part in zip(aligned.earlier, probabilities.earlier, strict=False):
+            if part is not None and earlier.to_current.accepted:
+                found.append((earlier.aligned, part, earlier.to_current.matrix_lps))
     return [
-        Identity(derive_uid(flair_series_uid, lesion), name(number))
-        for number, lesion in enumerate(lesions, start=first)
+        StudyLesions(
+            study=study,
+            part=part,
+            matrix=np.asarray(matrix, dtype=float),
+            objects=list(find_lesions(part.probability, part.threshold, least)),
+        )
+        for study, part, matrix in reversed(found)
     ]
 
 
-def _follow_identities(
-    pair: _Pair, found: _Found, matching: Matching
-) -> tuple[list[Identity], tuple[QualityNote, ...]]:
-    """The identity of each match, in order: carried on where there is one, new otherwise."""
-    frame = pair.prior_study.selected.series["flair"].series.frame_of_reference_uid
-    tracked, notes = newest_tracked_segmentation(pair.prior_segmentations, frame)
-    prior_flair, current_flair = _flair_uid(pair.prior_study), _flair_uid(pair.current_study)
-    known: list[Identity | None] = [None] * len(found.prior)
-    taken: list[Identity] = []
-    if tracked is not None:
-        known = identities_from(tracked, found.prior)
-        taken = list(tracked.identities)
-    number = next_number(taken)
-    for p, lesion in enumerate(found.prior):
-        # a faint lesion is first seen with certainty, and named, in the current study
-        if known[p] is None and p not in found.faint_prior:
-            known[p] = Identity(derive_uid(prior_flair, lesion), name(number))
-            number += 1
-    identities = []
-    for one in matching.matches:
-        identity = None if one.heir_of is None else known[one.heir_of]
-        if identity is None:
-            if one.current is None:
-                raise AssertionError("a resolved lesion was certain and has an identity")
-            first_seen = found.current[one.current]
-            identity = Identity(derive_uid(current_flair, first_seen), name(number))
-            number += 1
-        identities.append(identity)
-    return identities, notes
+def _present(
+    line: TimeLine, identities: Sequence[Identity], settings: LongitudinalComparatorSettings
+) -> list[Lesion]:
+    """The lesions of the current study, in order, without their places."""
+    current = len(line.studies) - 1
+    first_images = _first_images(line)
+    lesions = []
+    for position in range(len(line.studies[current].objects)):
+        history = history_of(line, current, position)
+        lesion = _lesion(line, current, position, identities, history)
+        if line.steps:
+            lesion = _with_change(lesion, line.steps[-1].descents[position], history)
+        if len(line.studies) > 2:
+            change = since_first(line, position, history, first_images, settings)
+            lesion = replace(lesion, change_since_first=change)
+        lesions.append(lesion)
+    return lesions
+
+
+def _with_change(lesion: Lesion, descent: Descent, history: History) -> Lesion:
+    """What the comparison with the prior says; the two intervals are widened where it asks."""
+    now, before = history.volumes[-1], descent.before
+    return replace(
+        lesion,
+        volume_interval_ml=None if now is None else now.widened(descent.widening).interval_ml,
+        prior_volume_ml=None if before is None else before.ml,
+        prior_volume_interval_ml=None
+        if before is None
+        else before.widened(descent.widening).interval_ml,
+        change=descent.verdict.change,
+        change_confidence=descent.verdict.confidence,
+    )
+
+
+def _gone(line: TimeLine, identities: Sequence[Identity]) -> list[Lesion]:
+    """The lesions of the prior study that are resolved, in order, without their places."""
+    if not line.steps:
+        return []
+    prior = len(line.studies) - 2
+    lesions = []
+    for position, confidence in line.steps[-1].gone.items():
+        history = history_of(line, prior, position)
+        first, before = history.volumes[0], history.volumes[prior]
+        existed = prior > 0 and first is not None and first.ml > 0
+        lesion = replace(
+            _lesion(line, prior, position, identities, history),
+            segment_number=None,
+            volume_ml=0.0,
+            volume_interval_ml=(0.0, 0.0),
+            prior_volume_ml=None if before is None else before.ml,
+            prior_volume_interval_ml=None if before is None else before.interval_ml,
+            change="resolved",
+            change_confidence=confidence,
+            change_since_first="resolved" if existed else None,
+        )
+        lesions.append(lesion)
+    return lesions
 
 
 def _lesion(
-    one: Match,
-    identity: Identity,
-    place: Place,
-    aligned: AlignedStudies,
-    current: tuple[LesionObject, ...],
-    prior: tuple[LesionObject, ...],
-    *,
-    baseline: bool,
+    line: TimeLine,
+    study: int,
+    position: int,
+    identities: Sequence[Identity],
+    history: History,
 ) -> Lesion:
-    if one.current is not None:
-        lesion = current[one.current]
-        centroid = lesion.centroid
-    else:
-        if one.heir_of is None or aligned.prior is None or aligned.prior_to_current is None:
-            raise AssertionError("a lesion is in one study at least")
-        lesion = prior[one.heir_of]
-        back = np.linalg.inv(aligned.prior_to_current.matrix_lps)
-        centroid = transform_points(back, lesion.centroid[None])[0]
-    x, y, z = (float(c) for c in centroid)
+    """A lesion of one study without its change and its place."""
+    here = line.studies[study]
+    lesion = here.objects[position]
+    track = line.track_of[study][position]
+    x, y, z = transform_points(np.linalg.inv(here.matrix), lesion.centroid[None])[0].tolist()
+    volume = history.volumes[study]
     return Lesion(
-        tracking_uid=identity.tracking_uid,
-        tracking_id=identity.tracking_id,
-        segment_number=None if one.current is None else one.current + 1,
-        volume_ml=0.0 if one.current is None else lesion.volume_ml,
-        prior_volume_ml=None if baseline or one.change == "baseline" else one.prior_volume_ml,
+        tracking_uid=identities[track].tracking_uid,
+        tracking_id=identities[track].tracking_id,
+        segment_number=position + 1,
+        volume_ml=lesion.volume_ml,
+        prior_volume_ml=None,
         diameter_mm=lesion.diameter_mm,
         centroid_lps_mm=(x, y, z),
-        region=place.region,
-        change=one.change,
+        region="unspecified",
+        change="baseline",
         confidence=min(1.0, max(0.0, lesion.confidence)),
+        volume_interval_ml=None if volume is None else volume.interval_ml,
+        lineage=tuple(identities[n].tracking_uid for n in _ancestors(line, track)),
+        volumes_ml=tuple(None if one is None else one.ml for one in history.volumes),
+    )
+
+
+def _ancestors(line: TimeLine, track: int) -> list[int]:
+    """The tracks that a track came from, those first seen earliest first."""
+    found: set[int] = set()
+    waiting = [track]
+    while waiting:
+        for parent in line.tracks[waiting.pop()].parents:
+            if parent not in found and parent != track:
+                found.add(parent)
+                waiting.append(parent)
+    return sorted(found)
+
+
+def _first_images(line: TimeLine) -> Images | None:
+    """The first and the current study, where the first is not the prior."""
+    if len(line.studies) <= 2:
+        return None
+    return images_of(line.studies[-1], line.studies[0])
+
+
+def _places(line: TimeLine, settings: LongitudinalComparatorSettings) -> Sequence[Place]:
+    """The place of every lesion: the present ones, then the resolved ones."""
+    current = line.studies[-1]
+    elsewhere = None
+    if line.steps and line.steps[-1].gone:
+        prior = line.studies[-2]
+        matrix = prior.matrix @ np.linalg.inv(current.matrix)
+        gone = [prior.objects[p] for p in line.steps[-1].gone]
+        elsewhere = Elsewhere(gone, prior.study, matrix)
+    return locate(current.objects, current.study, settings, elsewhere)
+
+
+def _with_place(lesion: Lesion, place: Place) -> Lesion:
+    return replace(
+        lesion,
+        region=place.region,
         distance_to_ventricle_mm=place.distance_to_ventricle_mm,
         distance_to_cortex_mm=place.distance_to_cortex_mm,
     )
 
 
-def _places(
-    matching: Matching,
-    aligned: AlignedStudies,
-    current: tuple[LesionObject, ...],
-    prior: tuple[LesionObject, ...],
-    settings: LongitudinalComparatorSettings,
-) -> list[Place]:
-    """The place of each match's lesion in the current study, for a resolved one where it was."""
-    gone = [one.heir_of for one in matching.matches if one.current is None]
-    known = [position for position in gone if position is not None]
-    elsewhere = None
-    if known and aligned.prior is not None and aligned.prior_to_current is not None:
-        elsewhere = Elsewhere(
-            [prior[position] for position in known],
-            aligned.prior,
-            aligned.prior_to_current.matrix_lps,
+def _prior_labels(line: TimeLine) -> hd.Volume:
+    """The prior's lesions on the current grid, by the lesion that each voxel became."""
+    prior, current = line.studies[-2], line.studies[-1]
+    step = line.steps[-1]
+    labels = np.zeros(prior.probability.spatial_shape, dtype=np.uint16)
+    gone = {p: n for n, p in enumerate(step.gone, start=len(current.objects))}
+    for p, (lesion, owner) in enumerate(zip(prior.objects, step.owner, strict=True)):
+        values = owner + 1
+        if p in gone:
+            values = np.full(len(owner), gone[p] + 1)
+        labels[tuple(lesion.indices.T)] = values
+    matrix = prior.matrix @ np.linalg.inv(current.matrix)
+    return resample_to(
+        prior.probability.with_array(labels), current.probability, matrix, nearest=True
+    )
+
+
+def _time_points(line: TimeLine) -> tuple[TimePoint, ...]:
+    points = []
+    for study in line.studies:
+        volume = total(study.measured(n) for n in range(len(study.objects)))
+        points.append(
+            TimePoint(
+                study_uid=study.study.selected.study.study_uid,
+                interval_days=study.study.selected.interval_days,
+                lesion_count=len(study.objects),
+                lesion_volume_ml=volume.ml,
+                lesion_volume_interval_ml=volume.interval_ml,
+            )
         )
-    found = locate(current, aligned.current, settings, elsewhere)
-    now = found[: len(current)]
-    before = dict(zip(known, found[len(current) :], strict=True)) if elsewhere else {}
-    places = []
-    for one in matching.matches:
-        if one.current is not None:
-            places.append(now[one.current])
-        elif one.heir_of is not None and one.heir_of in before:
-            places.append(before[one.heir_of])
-        else:
-            raise AssertionError("a lesion is in one study at least")
-    return places
+    return tuple(points)
 
 
-def _prior_labels(pair: _Pair, prior: tuple[LesionObject, ...], matching: Matching) -> hd.Volume:
-    labels = np.zeros(pair.before.spatial_shape, dtype=np.uint16)
-    for lesion, owners in zip(prior, matching.successor, strict=True):
-        labels[tuple(lesion.indices.T)] = owners + 1
-    return resample_to(pair.before.with_array(labels), pair.now, pair.matrix, nearest=True)
-
-
-def _totals(lesions: tuple[Lesion, ...], *, baseline: bool) -> Totals:
+def _totals(lesions: tuple[Lesion, ...], points: tuple[TimePoint, ...]) -> Totals:
     changes = [lesion.change for lesion in lesions]
+    now = points[-1]
+    before = points[-2] if len(points) > 1 else None
     return Totals(
-        lesion_count=sum(lesion.segment_number is not None for lesion in lesions),
-        lesion_volume_ml=sum(lesion.volume_ml for lesion in lesions),
-        prior_lesion_volume_ml=None
-        if baseline
-        else sum(lesion.prior_volume_ml or 0.0 for lesion in lesions),
+        lesion_count=now.lesion_count,
+        lesion_volume_ml=now.lesion_volume_ml,
+        lesion_volume_interval_ml=now.lesion_volume_interval_ml,
+        prior_lesion_volume_ml=None if before is None else before.lesion_volume_ml,
+        prior_lesion_volume_interval_ml=None
+        if before is None
+        else before.lesion_volume_interval_ml,
         new_count=changes.count("new"),
         enlarging_count=changes.count("enlarging"),
         shrinking_count=changes.count("shrinking"),

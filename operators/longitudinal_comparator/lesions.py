@@ -9,13 +9,15 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
+from operators.longitudinal_comparator.size import LeastSize
+
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
 """Voxels that share a face, an edge or a corner belong to one lesion (26 neighbours)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LesionObject:
-    """One lesion in one image.
+    """One lesion in one image; equal to itself only.
 
     Attributes
     ----------
@@ -30,7 +32,7 @@ class LesionObject:
         is 0.97 to 1 times the true diameter from 6 mm on, 0.9 at 4 mm.
     extent_mm
         The same line from outer face to outer face: longer by its length inside one voxel, so that
-        a row of n voxels is n voxels long. The lower limit of size applies to it.
+        a row of n voxels is n voxels long.
     confidence
         Mean probability of its voxels.
     """
@@ -120,7 +122,7 @@ def _outermost(indices: np.ndarray) -> np.ndarray:
 
 
 def find_lesions(
-    probability: hd.Volume, threshold: float, minimum_voxels: int, minimum_extent_mm: float
+    probability: hd.Volume, threshold: float, least: LeastSize
 ) -> tuple[LesionObject, ...]:
     """The lesions of one image: connected voxels at or above the threshold.
 
@@ -130,8 +132,8 @@ def find_lesions(
         float32 in [0, 1].
     threshold
         From which on a voxel is lesion.
-    minimum_voxels, minimum_extent_mm
-        Lower limits; both must be met.
+    least
+        The smallest lesion that counts.
 
     Returns
     -------
@@ -141,19 +143,11 @@ def find_lesions(
     labels, _ = ndimage.label(probability.array >= threshold, CONNECTIVITY)
     found = []
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        indices = np.argwhere(labels[box] == number)
-        if len(indices) < minimum_voxels:
-            continue
-        lesion = measure(indices + [part.start for part in box], probability)
-        if large_enough(lesion, minimum_voxels, minimum_extent_mm):
+        indices = np.argwhere(labels[box] == number) + [part.start for part in box]
+        lesion = measure(indices, probability)
+        if least.admits(lesion.indices, probability, threshold, lesion.extent_mm):
             found.append(lesion)
     return in_order(found)
-
-
-def large_enough(lesion: LesionObject, minimum_voxels: int, minimum_extent_mm: float) -> bool:
-    """Whether a lesion meets both lower limits of size."""
-    # an extent that is exactly the limit must not fail by rounding
-    return len(lesion.indices) >= minimum_voxels and lesion.extent_mm >= minimum_extent_mm - 1e-6
 
 
 def in_order(lesions: list[LesionObject]) -> tuple[LesionObject, ...]:

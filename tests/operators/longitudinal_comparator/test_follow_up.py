@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from operators.longitudinal_comparator.matching import by_volume
+from operators.longitudinal_comparator.changes import by_volume
 from operators.messages import Change, FollowUp, Lesion, QualityNote
 from tests.operators.lesion_segmentation.builders import points_of
 from tests.operators.longitudinal_comparator.scenes import (

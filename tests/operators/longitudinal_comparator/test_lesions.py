@@ -8,8 +8,10 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from operators.longitudinal_comparator.lesions import find_lesions, maximum_diameter
+from operators.longitudinal_comparator.size import LeastSize
 from tests.operators.lesion_segmentation.builders import empty_volume, points_of
 
+LEAST = LeastSize(10.0, 3.0)
 GRID = empty_volume((30, 44, 38), (2.4, 0.7, 1.1), (8, -5, 3), (3, -11, 20))
 
 
@@ -24,7 +26,7 @@ def test_a_ball_has_its_volume_diameter_place_and_confidence() -> None:
     centre, radius = np.array([5.0, -9.0, 24.0]), 7.0
     distance = np.linalg.norm(points_of(GRID) - centre, axis=-1)
     array = np.where(distance <= radius, 0.8, 0.1).astype(np.float32)
-    (lesion,) = find_lesions(GRID.with_array(array), 0.5, 3, 3.0)
+    (lesion,) = find_lesions(GRID.with_array(array), 0.5, LEAST)
     assert lesion.volume_ml == pytest.approx(4 / 3 * np.pi * radius**3 / 1000, rel=0.05)
     assert lesion.diameter_mm == pytest.approx(2 * radius, rel=0.05)
     np.testing.assert_allclose(lesion.centroid, centre, atol=0.3)
@@ -36,9 +38,9 @@ def test_a_ball_has_its_volume_diameter_place_and_confidence() -> None:
 
 def test_touching_corners_make_one_lesion_and_a_gap_makes_two() -> None:
     one = _with((5, 5, 5), (6, 6, 6), (7, 7, 7))
-    assert len(find_lesions(one, 0.5, 3, 3.0)) == 1
+    assert len(find_lesions(one, 0.5, LEAST)) == 1
     two = _with((5, 5, 5), (6, 6, 6), (7, 7, 7), (9, 7, 7), (10, 7, 7), (11, 7, 7))
-    assert len(find_lesions(two, 0.5, 3, 3.0)) == 2
+    assert len(find_lesions(two, 0.5, LEAST)) == 2
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def test_touching_corners_make_one_lesion_and_a_gap_makes_two() -> None:
     ],
 )
 def test_both_lower_limits_count(voxels: list[tuple[int, int, int]], kept: bool) -> None:
-    assert len(find_lesions(_with(*voxels), 0.5, 3, 3.0)) == kept
+    assert len(find_lesions(_with(*voxels), 0.5, LEAST)) == kept
 
 
 def test_the_threshold_itself_is_lesion() -> None:
     voxels = [(5, 5, k) for k in range(5, 9)]
-    assert len(find_lesions(_with(*voxels, value=0.5), 0.5, 3, 3.0)) == 1
-    assert len(find_lesions(_with(*voxels, value=0.4999), 0.5, 3, 3.0)) == 0
+    assert len(find_lesions(_with(*voxels, value=0.5), 0.5, LEAST)) == 1
+    assert len(find_lesions(_with(*voxels, value=0.4999), 0.5, LEAST)) == 0
 
 
 def test_the_diameter_equals_that_of_all_pairs() -> None:
@@ -78,7 +80,7 @@ def test_the_diameter_equals_that_of_all_pairs() -> None:
 def test_lesions_come_largest_first_and_equal_ones_by_position() -> None:
     rows = [(20, 5, k) for k in range(4)] + [(10, 5, k) for k in range(4)]
     rows += [(2, 20, k) for k in range(9)]
-    found = find_lesions(_with(*rows), 0.5, 3, 3.0)
+    found = find_lesions(_with(*rows), 0.5, LEAST)
     assert [one.indices[0].tolist() for one in found] == [[2, 20, 0], [10, 5, 0], [20, 5, 0]]
 
 
@@ -86,7 +88,7 @@ def test_the_centre_voxel_belongs_to_the_lesion() -> None:
     ring = [
         (5, 20 + round(8 * np.cos(a)), 20 + round(8 * np.sin(a))) for a in np.linspace(0, 6.2, 80)
     ]
-    (lesion,) = find_lesions(_with(*ring), 0.5, 3, 3.0)
+    (lesion,) = find_lesions(_with(*ring), 0.5, LEAST)
     assert lesion.centre_voxel in set(map(tuple, lesion.indices.tolist()))
 
 
@@ -99,6 +101,6 @@ def test_a_large_volume_is_fast() -> None:
         array[tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))] = 0.9
     volume = hd.Volume(array, affine=np.diag([0.7, 0.7, 0.8, 1]), coordinate_system="PATIENT")
     start = time.process_time()
-    found = find_lesions(volume, 0.5, 3, 3.0)
+    found = find_lesions(volume, 0.5, LEAST)
     assert len(found) > 100
     assert time.process_time() - start < 5

@@ -1,0 +1,110 @@
+"""Two FLAIRs as one comparison: matched images, their difference and its noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from operators.geometry import resample_to
+from operators.longitudinal_comparator.halfway import Halfway, at_common_resolution, halfway, onto
+from operators.longitudinal_comparator.intensity import matched
+from operators.longitudinal_comparator.noise import NoiseModel, edge_strength, measure_noise
+from operators.longitudinal_comparator.sharpness import equally_sharp
+from operators.messages import AlignedStudy, LesionProbability
+
+_LESION_SHARE = 0.5
+_LESION_MARGIN_MM = 2.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two studies show, on their halfway grid.
+
+    Attributes
+    ----------
+    space
+        The grid and the way to each study.
+    current, prior
+        float32: the FLAIRs in common units (see ``intensity.matched``), 0 outside ``seen``.
+    seen
+        bool: brain in both studies, within both images.
+    lesions
+        bool: what may be lesion in either study.
+    edges
+        float32: see ``noise.edge_strength``.
+    noise
+        Of ``current - prior``.
+    """
+
+    space: Halfway
+    current: np.ndarray
+    prior: np.ndarray
+    seen: np.ndarray
+    lesions: np.ndarray
+    edges: np.ndarray
+    noise: NoiseModel
+
+
+def compare_images(
+    current_study: AlignedStudy,
+    prior_study: AlignedStudy,
+    current: LesionProbability,
+    prior: LesionProbability,
+    matrix: np.ndarray,
+) -> Difference:
+    """Bring two studies together.
+
+    Parameters
+    ----------
+    current_study, prior_study
+        The studies.
+    current, prior
+        Where lesions may be; these voxels do not take part in the matching of intensities and in
+        the measure of noise.
+    matrix
+        4×4: points of the current FLAIR to points of the prior one.
+
+    Raises
+    ------
+    ValueError
+        If the two studies have no lesion-free brain in common.
+    """
+    now = current_study.selected.series["flair"].volume
+    before = prior_study.selected.series["flair"].volume
+    space = halfway(current_study.brain_mask, prior_study.brain_mask, now, before, matrix)
+    mm = space.spacing_mm
+    images = [
+        onto(at_common_resolution(one, two, to_one, to_two, mm), space, to_one)
+        for one, two, to_one, to_two in (
+            (now, before, space.to_current, space.to_prior),
+            (before, now, space.to_prior, space.to_current),
+        )
+    ]
+    seen = np.isfinite(images[0]) & np.isfinite(images[1])
+    lesions = np.zeros_like(seen)
+    for study, part, to_study in (
+        (current_study, current, space.to_current),
+        (prior_study, prior, space.to_prior),
+    ):
+        seen &= resample_to(study.brain_mask, space.grid, to_study, nearest=True).array > 0
+        probability = resample_to(part.probability, space.grid, to_study).array
+        lesions |= probability >= _LESION_SHARE * part.threshold
+    reach = max(1, round(_LESION_MARGIN_MM / mm))
+    near_lesion = ndimage.binary_dilation(lesions, iterations=reach)
+    normal = seen & ~near_lesion
+    images = [np.where(np.isfinite(image), image, 0) for image in images]
+    one, two = matched(images[0], images[1], normal, mm)
+    one, two = equally_sharp(one, two, normal, mm)
+    edges = edge_strength(one, two, mm)
+    noise = measure_noise(one - two, edges, normal, mm)
+    return Difference(
+        space=space,
+        current=np.where(seen, one, 0),
+        prior=np.where(seen, two, 0),
+        seen=seen,
+        lesions=lesions,
+        edges=edges,
+        noise=noise,
+    )
