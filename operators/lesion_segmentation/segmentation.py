@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import highdicom as hd
 import numpy as np
@@ -181,10 +182,15 @@ def usable_roles(study: AlignedStudy) -> frozenset[str]:
 
 def choose_packages(
     aligned: AlignedStudies, packages: Sequence[ModelPackage]
-) -> tuple[ModelPackage, ModelPackage | None, tuple[QualityNote, ...]]:
-    """Which package segments the current and which the prior study.
+) -> tuple[
+    ModelPackage,
+    ModelPackage | None,
+    tuple[ModelPackage | None, ...],
+    tuple[QualityNote, ...],
+]:
+    """Which package segments which study.
 
-    Both time points get the same package wherever one fits both, even where one of them has a
+    All time points get the same package wherever one fits all, even where one of them has a
     sequence more: two models find different volumes in the same brain, and the difference would
     look like a change of the lesions.
 
@@ -194,6 +200,8 @@ def choose_packages(
         For the current study.
     ModelPackage or None
         For the prior study; None if it is not to be segmented.
+    tuple of ModelPackage or None
+        Likewise for ``aligned.earlier``.
     tuple of QualityNote
         What the reader must know about the choice.
 
@@ -221,48 +229,70 @@ def choose_packages(
             )
         )
     current = choose_package(packages, roles)
-    if aligned.prior is None or not aligned.comparable:
-        return current, None, tuple(notes)
-
-    prior_roles = usable_roles(aligned.prior)
-    try:
-        prior = choose_package(packages, prior_roles)
-    except ConfigurationError:
-        notes.append(
-            QualityNote(
-                "prior_not_segmented",
-                "warning",
-                "No model package fits the prior study's series "
-                f"({', '.join(sorted(prior_roles))}); the studies were not compared.",
+    studies = [aligned.prior if aligned.comparable else None]
+    studies += [one.aligned if one.to_current.accepted else None for one in aligned.earlier]
+    found = [
+        None if study is None else _package_of(study, packages, "earlier" if n else "prior", notes)
+        for n, study in enumerate(studies)
+    ]
+    chosen = [package for package in found if package is not None]
+    if any(package.sha256 != current.sha256 for package in chosen):
+        shared = roles.intersection(
+            *(
+                usable_roles(one)
+                for one, package in zip(studies, found, strict=True)
+                if one is not None and package is not None
             )
         )
-        return current, None, tuple(notes)
-    if prior.sha256 != current.sha256:
         try:
-            common = choose_package(packages, roles & prior_roles)
+            common = choose_package(packages, shared)
         except ConfigurationError:
+            names = sorted({package.description.name for package in [current, *chosen]})
             notes.append(
                 QualityNote(
                     "different_models",
                     "warning",
-                    "The lesion volumes of the two studies come from two model variants "
-                    f"({current.description.name} and {prior.description.name}) because no "
-                    "variant fits both; part of any change may come from that.",
+                    f"The lesion volumes of the studies come from {len(names)} model variants "
+                    f"({' and '.join(names)}) because no variant fits all; part of any change may "
+                    "come from that.",
                 )
             )
         else:
-            extra = sorted((set(current.roles) | set(prior.roles)) - set(common.roles))
+            every = {role for package in [current, *chosen] for role in package.roles}
+            extra = ", ".join(role.upper() for role in sorted(every - set(common.roles)))
+            only = ", ".join(common.roles).upper()
             notes.append(
                 QualityNote(
                     "common_model",
                     "info",
-                    f"{', '.join(role.upper() for role in extra)} is missing in one of the two "
-                    f"studies; both were segmented with {', '.join(common.roles).upper()} only, so "
-                    "that their volumes can be compared.",
+                    f"{extra} is missing in one of the studies; all were segmented with {only} "
+                    "only, so that their volumes can be compared.",
                 )
             )
-            current = prior = common
-    return current, prior, tuple(notes)
+            current = common
+            found = [None if package is None else common for package in found]
+    return current, found[0], tuple(found[1:]), tuple(notes)
+
+
+def _package_of(
+    study: AlignedStudy, packages: Sequence[ModelPackage], name: str, notes: list[QualityNote]
+) -> ModelPackage | None:
+    roles = usable_roles(study)
+    try:
+        return choose_package(packages, roles)
+    except ConfigurationError:
+        which = f"the {name} study"
+        if name != "prior" and study.selected.interval_days is not None:
+            which = f"the study {study.selected.interval_days} days before the current one"
+        notes.append(
+            QualityNote(
+                f"{name}_not_segmented",
+                "warning",
+                f"No model package fits the series of {which} ({', '.join(sorted(roles))}); it "
+                "was not compared.",
+            )
+        )
+        return None
 
 
 def segment_studies(
@@ -271,7 +301,7 @@ def segment_studies(
     engine_of: EngineSource,
     settings: LesionSegmentationSettings,
 ) -> LesionProbabilities:
-    """Lesion probability of the current study and, if it can be compared, of the prior one.
+    """Lesion probability of the current study and of each earlier one that can be compared.
 
     Parameters
     ----------
@@ -287,7 +317,8 @@ def segment_studies(
     Returns
     -------
     LesionProbabilities
-        ``quality`` holds this stage's notes only; ``timing_s`` is empty.
+        ``quality`` holds this stage's notes only; ``timing_s`` is empty. Of the studies in
+        ``aligned.earlier`` only the FLAIR keeps its pixels.
 
     Raises
     ------
@@ -296,15 +327,43 @@ def segment_studies(
     InputError
         If a series does not show the brain.
     """
-    current_package, prior_package, notes = choose_packages(aligned, packages)
-    current, current_notes = segment_study(aligned.current, current_package, engine_of, settings)
-    prior: LesionProbability | None = None
-    prior_notes: tuple[QualityNote, ...] = ()
-    if aligned.prior is not None and prior_package is not None:
-        prior, prior_notes = segment_study(aligned.prior, prior_package, engine_of, settings)
+    of_current, of_prior, of_earlier, chosen_notes = choose_packages(aligned, packages)
+    notes = list(chosen_notes)
+
+    def segment(study: AlignedStudy, package: ModelPackage | None) -> LesionProbability | None:
+        if package is None:
+            return None
+        found, remarks = segment_study(study, package, engine_of, settings)
+        notes.extend(remarks)
+        return found
+
+    current, current_notes = segment_study(aligned.current, of_current, engine_of, settings)
+    notes.extend(current_notes)
+    prior = None if aligned.prior is None else segment(aligned.prior, of_prior)
+    earlier = []
+    kept = []
+    for one, package in zip(aligned.earlier, of_earlier, strict=True):
+        earlier.append(segment(one.aligned, package))
+        kept.append(replace(one, aligned=_without_pixels(one.aligned)))
+    if kept:
+        selected = replace(aligned.selected, earlier=tuple(one.aligned.selected for one in kept))
+        aligned = replace(aligned, selected=selected, earlier=tuple(kept))
     return LesionProbabilities(
         aligned=aligned,
         current=current,
         prior=prior,
-        quality=(*notes, *current_notes, *prior_notes),
+        earlier=tuple(earlier),
+        quality=tuple(notes),
     )
+
+
+def _without_pixels(study: AlignedStudy) -> AlignedStudy:
+    """The study with the pixels of its FLAIR only, so that many studies fit into memory; the other
+    volumes keep their grid, and every voxel of them is not a number."""
+    series = {}
+    for role, one in study.selected.series.items():
+        if role != anchor_role(study):
+            empty = np.broadcast_to(np.float32(np.nan), one.volume.spatial_shape)
+            one = replace(one, volume=one.volume.with_array(empty))
+        series[role] = one
+    return replace(study, selected=replace(study.selected, series=series))

@@ -118,7 +118,7 @@ def test_both_studies_get_the_variant_that_both_support(tmp_path: Path, lacking:
         _study(less if lacking == "prior" else full, prior=True),
         PRIOR_MOTION,
     )
-    current, prior, notes = choose_packages(aligned, _packages(tmp_path))
+    current, prior, _, notes = choose_packages(aligned, _packages(tmp_path))
     assert prior is not None
     assert (current.folder.name, prior.folder.name) == ("two", "two")
     codes = {note.code: note for note in notes}
@@ -133,7 +133,7 @@ def test_two_variants_are_used_with_a_warning_when_none_fits_both(tmp_path: Path
     aligned = aligned_studies(
         _study(("flair", "t2")), _study(("flair", "t1"), prior=True), PRIOR_MOTION
     )
-    current, prior, notes = choose_packages(aligned, find_packages(tmp_path))
+    current, prior, _, notes = choose_packages(aligned, find_packages(tmp_path))
     assert prior is not None
     assert (current.folder.name, prior.folder.name) == ("t2", "t1")
     assert [n.code for n in notes if n.severity == "warning"] == ["different_models"]
@@ -143,14 +143,14 @@ def test_a_prior_that_no_package_fits_is_not_compared(tmp_path: Path) -> None:
     aligned = aligned_studies(
         _study(("flair", "t2", "t1")), _study(("flair",), prior=True), PRIOR_MOTION
     )
-    current, prior, notes = choose_packages(aligned, _packages(tmp_path))
+    current, prior, _, notes = choose_packages(aligned, _packages(tmp_path))
     assert (current.folder.name, prior) == ("three", None)
     assert [n.code for n in notes if n.severity == "warning"] == ["prior_not_segmented"]
 
 
 def test_a_sequence_that_could_not_be_aligned_is_not_used(tmp_path: Path) -> None:
     aligned = aligned_studies(_study(("flair", "t2", "t1"), rejected=("t1",)))
-    current, _, notes = choose_packages(aligned, _packages(tmp_path))
+    current, _, _, notes = choose_packages(aligned, _packages(tmp_path))
     assert current.folder.name == "two"
     assert [n.code for n in notes] == ["sequence_not_aligned"]
 
