@@ -1,4 +1,4 @@
-"""Command line: ``python -m model_tools import|fetch|build|train|export …``."""
+"""Command line: ``python -m model_tools import|fetch|build|train|export|evaluate|change …``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 from model_tools.build import add_build
+from model_tools.change.command import add_change
+from model_tools.evaluate.command import add_evaluate
 from model_tools.importing.command import add_import
 from operators.errors import ConfigurationError
 
@@ -94,7 +96,9 @@ def main() -> None:
     card.add_argument("--drop-channel", help="the removed channel, as t1")
     card.set_defaults(run=_card)
     add_import(commands)
+    add_evaluate(commands)
     add_build(commands)
+    add_change(commands)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:

@@ -89,9 +89,9 @@ def agreement(reference_ml: Sequence[float], outlined_ml: Sequence[float]) -> Ag
     spread = float(difference.std(ddof=1)) if len(pairs) > 1 else nan
 
     def correlation(rows: Values) -> float:
-        if len(rows) < 3 or not (rows.std(0) > 0).all():
+        if len(rows) < 3 or not bool(np.all(rows.std(axis=0) > 0)):
             return nan
-        return float(np.corrcoef(rows.T)[0, 1])
+        return float(np.atleast_2d(np.corrcoef(rows.T))[0, 1])
 
     known = correlation(pairs)
     low, high = bootstrap(pairs, correlation) if np.isfinite(known) else (nan, nan)

@@ -1,0 +1,255 @@
+"""What the answers of all cases come to: summary.json and cases.csv."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model_tools.evaluate.metrics import SIZES_MM3, size_name
+from model_tools.evaluate.statistics import agreement, compare_paired, summarise
+from operators.errors import ConfigurationError
+
+METRICS = (
+    "dice",
+    "precision",
+    "recall",
+    "f1",
+    "false_positives",
+    "volume_difference_ml",
+    "volume_difference_percent",
+    "surface_mm",
+    "hausdorff95_mm",
+)
+COMPARED = ("dice", "f1", "precision", "recall")
+LOADS_ML = (5.0, 15.0)
+Answers = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit of the site: on the mean of a metric, or on ``volume_correlation``.
+
+    Attributes
+    ----------
+    metric
+        One of `METRICS`, or ``volume_correlation``.
+    least, most
+        Bounds; None for none.
+    """
+
+    metric: str
+    least: float | None
+    most: float | None
+
+
+def read_limits(path: Path) -> tuple[Limit, ...]:
+    """Read a site's limits: a YAML mapping ``metric: {min: x, max: y}``.
+
+    Raises
+    ------
+    ConfigurationError
+        If a metric is unknown or a bound is no number.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        limits = []
+        for metric, bounds in content.items():
+            if metric not in (*METRICS, "volume_correlation"):
+                raise ValueError(f"{metric} is no metric")
+            if not isinstance(bounds, dict) or not bounds or set(bounds) - {"min", "max"}:
+                raise ValueError(f"{metric} needs min, max or both")
+            values = {key: float(value) for key, value in bounds.items()}
+            limits.append(Limit(metric, values.get("min"), values.get("max")))
+        return tuple(limits)
+    except (OSError, AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(
+            path.name,
+            f"It is no table of limits ({error}).",
+            "Write lines such as: dice: {min: 0.6}.",
+        ) from error
+
+
+def load_class(reference_ml: float) -> str:
+    """Load class of a case by its reference volume."""
+    if reference_ml < LOADS_ML[0]:
+        return f"under {LOADS_ML[0]:g} ml"
+    return (
+        f"{LOADS_ML[0]:g}-{LOADS_ML[1]:g} ml"
+        if reference_ml < LOADS_ML[1]
+        else (f"{LOADS_ML[1]:g} ml and more")
+    )
+
+
+def group(answers: Answers, key: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Answers with scores by scanner, field_strength or load; cases without a value left out."""
+    result: dict[str, list[Mapping[str, Any]]] = {}
+    for answer in answers:
+        name = load_class(answer["scores"]["reference_ml"]) if key == "load" else answer[key]
+        if name:
+            result.setdefault(str(name), []).append(answer)
+    return dict(sorted(result.items()))
+
+
+def _column(answers: Iterable[Mapping[str, Any]], metric: str) -> list[float]:
+    return [_number(answer["scores"].get(metric)) for answer in answers]
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def table(answers: Answers) -> dict[str, dict[str, float]]:
+    """Every metric's summary over these answers."""
+    return {metric: asdict(summarise(_column(answers, metric))) for metric in METRICS}
+
+
+def by_size(answers: Answers) -> dict[str, dict[str, float]]:
+    """Lesions of all cases together by size: how many, and the share that was found."""
+    result = {}
+    for low, high in pairwise(SIZES_MM3):
+        name = size_name(low, high)
+        counts = _column(answers, f"count_{name}")
+        found = [
+            count * recall
+            for count, recall in zip(counts, _column(answers, f"recall_{name}"), strict=True)
+            if count
+        ]
+        total = sum(counts)
+        result[f"{name} mm3"] = {
+            "lesions": total,
+            "recall": sum(found) / total if total else float("nan"),
+        }
+    return result
+
+
+def check(model: Mapping[str, Any], limits: Sequence[Limit]) -> list[dict[str, Any]]:
+    """Each limit with the measured value and whether it is kept; no value counts as not kept."""
+    result = []
+    for limit in limits:
+        value = (
+            model["volumes"]["correlation"]
+            if limit.metric == "volume_correlation"
+            else model["metrics"][limit.metric]["mean"]
+        )
+        passed = (
+            math.isfinite(value)
+            and (limit.least is None or value >= limit.least)
+            and (limit.most is None or value <= limit.most)
+        )
+        result.append({**asdict(limit), "value": value, "passed": passed})
+    return result
+
+
+def summarise_all(
+    answers: Answers,
+    models: Sequence[str],
+    limits: Sequence[Limit] = (),
+    *,
+    left_out: Mapping[str, str] | None = None,
+    training_sizes: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Everything that the report shows, as plain values.
+
+    Parameters
+    ----------
+    answers
+        As `model_tools.evaluate.runner.read_answers`.
+    models
+        Their names; the first one is what the others are compared with.
+    limits
+        The site's limits, for every model.
+    left_out
+        Scanner to the name of the model that was trained without it (leave-one-scanner-out).
+    training_sizes
+        Model to number of training cases.
+    """
+    scored = {name: [a for a in answers if a["model"] == name and a["scores"]] for name in models}
+    result: dict[str, Any] = {"models": {}, "comparisons": [], "left_out": []}
+    for name in models:
+        own = scored[name]
+        entry: dict[str, Any] = {
+            "sha256": next((a["sha256"] for a in own if a["sha256"]), ""),
+            "cases": len(own),
+            "failures": {
+                a["case"]: a["failure"] for a in answers if a["model"] == name and a["failure"]
+            },
+            "training_cases": (training_sizes or {}).get(name),
+            "metrics": table(own),
+            "volumes": asdict(agreement(_column(own, "reference_ml"), _column(own, "outlined_ml")))
+            if own
+            else {key: float("nan") for key in ("bias", "lower", "upper", "correlation")},
+            "by_size": by_size(own),
+            **{
+                f"by_{key}": {label: table(part) for label, part in group(own, key).items()}
+                for key in ("load", "scanner", "field_strength")
+            },
+        }
+        entry["limits"] = check(entry, limits)
+        entry["passed"] = (
+            bool(limits) and bool(own) and all(one["passed"] for one in entry["limits"])
+        )
+        result["models"][name] = entry
+    for other in models[1:]:
+        result["comparisons"] += _compare(scored, models[0], other, None)
+    for scanner, model in (left_out or {}).items():
+        result["left_out"] += _compare(scored, models[0], model, scanner)
+    return result
+
+
+def _compare(
+    scored: Mapping[str, Answers], first: str, second: str, scanner: str | None
+) -> list[dict[str, Any]]:
+    one = {a["case"]: a for a in scored[first] if scanner in (None, a["scanner"])}
+    two = {a["case"]: a for a in scored[second]}
+    names = sorted(set(one) & set(two))
+    return [
+        {
+            "scanner": scanner,
+            "first": first,
+            "second": second,
+            "metric": metric,
+            **asdict(
+                compare_paired(
+                    _column([one[n] for n in names], metric),
+                    _column([two[n] for n in names], metric),
+                )
+            ),
+        }
+        for metric in COMPARED
+    ]
+
+
+def finite(value: Any) -> Any:
+    """Plain values with None for nan, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_cases(answers: Answers, path: Path) -> None:
+    """One line for each case and model."""
+    columns = sorted({key for answer in answers for key in answer["scores"]})
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["case", "model", "scanner", "field_strength", "failure", *columns])
+        for answer in answers:
+            values = [_number(answer["scores"].get(key)) for key in columns]
+            writer.writerow(
+                [
+                    answer["case"],
+                    answer["model"],
+                    answer["scanner"],
+                    answer["field_strength"],
+                    answer["failure"],
+                    *("" if math.isnan(value) else f"{value:.6g}" for value in values),
+                ]
+            )

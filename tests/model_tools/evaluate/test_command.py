@@ -1,0 +1,131 @@
+"""The whole command on three small cases."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from model_tools.__main__ import main
+from model_tools.evaluate.runner import workers_for
+from operators.errors import ConfigurationError
+from tests.conftest import ROOT
+
+MODELS = ROOT / "models"
+# oblique, anisotropic, non-cubic
+SPACING = (1.1, 1.0, 2.5)
+DIRECTION = (0.98, -0.199, 0.0, 0.199, 0.98, 0.0, 0.0, 0.0, 1.0)
+
+
+def write(array: np.ndarray, path: Path) -> Path:
+    image = sitk.GetImageFromArray(array.astype(np.float32))
+    image.SetSpacing(SPACING)
+    image.SetDirection(DIRECTION)
+    image.SetOrigin((-40.0, -35.0, 10.0))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def make_case(folder: Path, seed: int) -> None:
+    """A ball of white matter with bright lesions, 0 outside it, FLAIR, T2 and T1 on one grid."""
+    rng = np.random.default_rng(seed)
+    shape = (26, 64, 60)
+    where = np.indices(shape).astype(float)
+    centre = (np.array(shape) - 1) / 2
+    size = np.array((SPACING[2], SPACING[1], SPACING[0]))
+    distance = np.sqrt((((where.T - centre) * size) ** 2).sum(-1)).T
+    brain = distance < 27
+    lesions = np.zeros(shape, bool)
+    for _ in range(4):
+        place = centre + rng.uniform(-14, 14, 3) / size
+        lesions |= rng.uniform(3.5, 6) > np.sqrt((((where.T - place) * size) ** 2).sum(-1)).T
+    for role, (normal, lesion) in {"flair": (100, 190), "t2": (100, 200), "t1": (100, 60)}.items():
+        values = np.where(lesions, lesion, normal) + rng.normal(0, 3, shape)
+        write(np.where(brain, values, 0), folder / f"{seed}_{role}.nii.gz")
+    write(lesions & brain, folder / f"{seed}_mask.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cases")
+    lines = ["case,flair,t2,t1,reference,second_rater,scanner,aligned"]
+    for seed in (1, 2, 3):
+        make_case(folder, seed)
+        t1 = "" if seed == 3 else f"{seed}_t1.nii.gz"
+        rater = f"{seed}_mask.nii.gz" if seed == 1 else ""
+        lines.append(
+            f"c{seed},{seed}_flair.nii.gz,{seed}_t2.nii.gz,{t1},{seed}_mask.nii.gz,{rater},"
+            f"{'A' if seed < 3 else 'B'},yes"
+        )
+    path = folder / "cases.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def evaluate(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["model_tools", "evaluate", *map(str, arguments)])
+    main()
+
+
+def test_evaluation_of_two_models(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("dice: {min: 0.3}\nfalse_positives: {max: 100}\n")
+    arguments = [
+        table,
+        *("-m", f"full={MODELS / 'brain_ms_flair_t2_t1'}"),
+        *("-m", f"two={MODELS / 'brain_ms_flair_t2'}"),
+        *("-o", tmp_path / "out", "--limits", limits, "--left-out", "A=two"),
+        *("--training-cases", "full=20", "--training-cases", "two=10"),
+    ]
+    evaluate(monkeypatch, *arguments, "--jobs", 1)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    full, two, rater = (summary["models"][name] for name in ("full", "two", "second_rater"))
+    assert (full["cases"], two["cases"], rater["cases"]) == (2, 3, 1)
+    assert "It has no t1" in full["failures"]["c3"]
+    assert rater["metrics"]["dice"]["mean"] == 1
+    # bright balls in plain white matter: any network that works at all finds most of them
+    assert two["metrics"]["dice"]["mean"] > 0.3
+    assert two["passed"] is True
+    assert {one["scanner"] for one in summary["left_out"]} == {"A"}
+    assert (tmp_path / "out/report.pdf").read_bytes().startswith(b"%PDF")
+    page = (tmp_path / "out/report.html").read_text()
+    assert "PASS" in page
+    assert page.count("<img") == 4  # volumes, load, scanner, training set
+    assert "two: 3 cases" in capsys.readouterr().out
+
+    # a second run does nothing again, whatever the way the work is spread
+    answer = tmp_path / "out/answers/two/c1.json"
+    before = answer.stat().st_mtime_ns
+    (tmp_path / "out/answers/two/c2.json").write_text("{ broken")
+    evaluate(monkeypatch, *arguments, "--jobs", 2, "--memory-gb", 5)
+    assert answer.stat().st_mtime_ns == before
+    again = json.loads((tmp_path / "out/summary.json").read_text())
+    assert again["models"]["two"]["metrics"] == two["metrics"]
+
+
+def test_faulty_arguments(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = MODELS / "brain_ms_flair_t2"
+    for arguments, message in (
+        ((table, "-m", model, "-m", model, "-o", tmp_path), "same name"),
+        ((table, "-m", model, "-o", tmp_path, "--left-out", "A=x"), "x is no model"),
+        ((table, "-m", tmp_path, "-o", tmp_path), "model.json is missing"),
+        ((tmp_path / "x.csv", "-m", model, "-o", tmp_path), "no such file"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            evaluate(monkeypatch, *arguments)
+        assert stop.value.code == ConfigurationError.exit_code
+        assert message in capsys.readouterr().err
+
+
+def test_memory_limits_the_cases_at_once() -> None:
+    assert workers_for(6.0, 8) <= 2
+    assert workers_for(0.5, None) == 1
+    assert workers_for(1000.0, 1) == 1
