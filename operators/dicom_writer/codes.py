@@ -28,6 +28,7 @@ IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 VOLUME = Code("118565006", "SCT", "Volume")
 DIAMETER = Code("81827009", "SCT", "Diameter")
 MAXIMUM = Code("56851009", "SCT", "Maximum")
+CENTRE_OF_MASS = Code("128138", "DCM", "Center of Mass")
 NUMBER_OF_LESIONS = Code("246206008", "SCT", "Number of lesions")
 TOTAL = Code("255619001", "SCT", "Total")
 COMMENT = Code("121106", "DCM", "Comment")
@@ -50,6 +51,7 @@ STANDARD_CODES = (
     VOLUME,
     DIAMETER,
     MAXIMUM,
+    CENTRE_OF_MASS,
     NUMBER_OF_LESIONS,
     TOTAL,
     COMMENT,
@@ -89,6 +91,17 @@ PRIOR_STUDY = _private("PRIORSTUDY", "Prior study")
 QUALITY_NOTE = _private("QUALITY", "Quality note")
 INTENDED_USE = _private("USE", "Intended use")
 MODEL = _private("MODEL", "Segmentation model")
+VOLUME_LOW = _private("VOLLOW", "Volume, lower limit of 95 % interval")
+VOLUME_HIGH = _private("VOLHIGH", "Volume, upper limit of 95 % interval")
+PRIOR_VOLUME_LOW = _private("PRIORVOLLOW", "Volume in prior study, lower limit of 95 % interval")
+PRIOR_VOLUME_HIGH = _private("PRIORVOLHIGH", "Volume in prior study, upper limit of 95 % interval")
+CHANGE_CONFIDENCE = _private("CHANGECONF", "Confidence of change since prior study")
+CHANGE_SINCE_FIRST = _private("CHANGEFIRST", "Change since first study")
+VENTRICLE_DISTANCE = _private("VENTDIST", "Distance to lateral ventricle")
+CORTEX_DISTANCE = _private("CORTEXDIST", "Distance to cortex")
+LINEAGE = _private("LINEAGE", "Tracking UID of earlier lesion that it came from")
+EARLIER_VOLUME = _private("EARLIERVOL", "Volume in earlier study")
+EARLIER_TOTAL_VOLUME = _private("EARLIERTOTVOL", "Total lesion volume in earlier study")
 
 CHANGE_CODES: Mapping[Change, Code] = {
     "baseline": _private("BASELINE", "Baseline, no prior study compared"),
@@ -134,6 +147,17 @@ PRIVATE_CODES = (
     QUALITY_NOTE,
     INTENDED_USE,
     MODEL,
+    VOLUME_LOW,
+    VOLUME_HIGH,
+    PRIOR_VOLUME_LOW,
+    PRIOR_VOLUME_HIGH,
+    CHANGE_CONFIDENCE,
+    CHANGE_SINCE_FIRST,
+    VENTRICLE_DISTANCE,
+    CORTEX_DISTANCE,
+    LINEAGE,
+    EARLIER_VOLUME,
+    EARLIER_TOTAL_VOLUME,
     *(code for code in CHANGE_CODES.values() if code.scheme_designator == PRIVATE_SCHEME),
     *(code for code in REGION_MODIFIERS.values() if code is not None),
 )

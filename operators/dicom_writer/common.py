@@ -180,8 +180,20 @@ class OutputContext:
 
     @property
     def prior(self) -> SelectedStudy | None:
-        """The study that was compared with, or None."""
-        return self.follow_up.probabilities.aligned.selected.prior
+        """The study that change is reported against, or None."""
+        aligned = self.follow_up.probabilities.aligned
+        return aligned.selected.prior if aligned.prior is None else aligned.prior.selected
+
+    @property
+    def earlier(self) -> tuple[SelectedStudy, ...]:
+        """Every other study before the current one, newest first."""
+        return tuple(one.aligned.selected for one in self.follow_up.probabilities.aligned.earlier)
+
+    @property
+    def studies(self) -> tuple[SelectedStudy, ...]:
+        """The current study, the one compared with, then the others, newest first."""
+        prior = () if self.prior is None else (self.prior,)
+        return (self.current, *prior, *self.earlier)
 
     @property
     def flair(self) -> SelectedSeries:

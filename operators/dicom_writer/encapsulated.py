@@ -35,7 +35,7 @@ def write_encapsulated_pdf(path: Path, pdf_path: Path, context: OutputContext) -
         ``path``.
     """
     content = pdf_path.read_bytes()
-    words = texts()["report"]
+    words = texts(context.settings.language)["report"]
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -55,9 +55,8 @@ def write_encapsulated_pdf(path: Path, pdf_path: Path, context: OutputContext) -
     dataset.ConceptNameCodeSequence = [concept]
     dataset.VerificationFlag = "UNVERIFIED"
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
-    studies = [context.current, *([] if context.prior is None else [context.prior])]
     dataset.SourceInstanceSequence = [
-        instance for study in studies for instance in _source_instances(study)
+        instance for study in context.studies for instance in _source_instances(study)
     ]
     dataset.EncapsulatedDocumentLength = len(content)
     dataset.EncapsulatedDocument = content + b"\0" * (len(content) % 2)

@@ -15,7 +15,8 @@ from PIL import Image
 
 from operators.dicom_writer.colours import CHANGE_COLOURS
 from operators.dicom_writer.rendering import BY_IMPORTANCE, DASHED
-from operators.dicom_writer.texts import texts
+from operators.dicom_writer.texts import DEFAULT_LANGUAGE, number, texts
+from operators.dicom_writer.timeline import Moment
 from operators.messages import Lesion
 
 DPI = 260
@@ -26,26 +27,26 @@ _CM = 1.0 / 2.54
 
 
 def volumes_over_time(
-    times: Sequence[float],
+    moments: Sequence[Moment],
     names: Sequence[str],
-    totals_ml: Sequence[float],
     lesions: Sequence[Lesion],
     size_cm: tuple[float, float],
+    language: str,
 ) -> bytes:
-    """Lesion load, and each lesion's volume, at each time point.
+    """Lesion load with its 95 % interval, and each lesion's volume, at each time point.
 
     Parameters
     ----------
-    times
-        Days of the time points, ascending.
+    moments
+        The compared studies, oldest first.
     names
-        What stands below each time point.
-    totals_ml
-        Lesion load at each time point.
+        What stands below each of them.
     lesions
-        Lesions with a volume before and now, for the first and last time point.
+        The lesions that the moments' volumes belong to.
     size_cm
         Width and height of the picture.
+    language
+        Of the texts.
 
     Returns
     -------
@@ -53,33 +54,33 @@ def volumes_over_time(
         PNG.
     """
     figure, (left, right) = _figure(size_cm, 2)
-    left.plot(times, totals_ml, color=_BLUE, linewidth=1.4, marker="o", markersize=4.5)
-    for time, total in zip(times, totals_ml, strict=True):
+    words = texts(language)["report"]
+    times = [moment.days for moment in moments]
+    loads = [moment.load_ml for moment in moments]
+    intervals = [moment.load_interval_ml for moment in moments]
+    highest = max([*loads, *(one[1] for one in intervals if one is not None), 1e-3])
+    left.plot(times, loads, color=_BLUE, linewidth=1.4, marker="o", markersize=4.0)
+    for time, load, interval in zip(times, loads, intervals, strict=True):
+        top = load
+        if interval is not None:
+            top = max(interval[1], load)
+            errors = [[max(load - interval[0], 0.0)], [top - load]]
+            left.errorbar([time], [load], errors, color=_BLUE, linewidth=0.9, capsize=2.5)
         left.annotate(
-            f"{total:.2f}",
-            (time, total),
+            number(load, 2, language),
+            (time, top),
             textcoords="offset points",
-            xytext=(0, 6),
+            xytext=(0, 3.5),
             ha="center",
-            fontsize=7,
+            fontsize=6.5,
             color=_INK,
         )
-    top = max([*totals_ml, 1e-3])
-    left.set_ylim(0.0, 1.3 * top)
-    words = texts()["report"]
-    _finish(left, words["axis_load"])
-    for lesion in sorted(lesions, key=lambda one: -BY_IMPORTANCE.index(one.change)):
-        colour = np.asarray(CHANGE_COLOURS[lesion.change]) / 255.0 * 0.9
-        right.plot(
-            (times[0], times[-1]),
-            (lesion.prior_volume_ml or 0.0, lesion.volume_ml),
-            color=tuple(colour) if lesion.change not in DASHED else "#6b7480",
-            linestyle="--" if lesion.change in DASHED else "-",
-            linewidth=1.1,
-            marker="o",
-            markersize=2.8,
-        )
-    highest = max([max(one.volume_ml, one.prior_volume_ml or 0.0) for one in lesions] or [1e-3])
+    left.set_ylim(0.0, 1.25 * highest)
+    known = any(interval is not None for interval in intervals)
+    _finish(left, words["axis_load_interval" if known else "axis_load"])
+    _lesion_lines(right, moments, lesions)
+    volumes = [v for moment in moments for v in moment.volumes_ml if v is not None]
+    highest = max([*volumes, 1e-3])
     key = "axis_lesion"
     if highest > 1.0:
         key = "axis_lesion_log"
@@ -93,13 +94,58 @@ def volumes_over_time(
         right.set_ylim(-0.02 * highest, 1.15 * highest)
     _finish(right, words[key])
     span = times[-1] - times[0] or 1.0
+    margin = 0.25 if len(times) < 3 else 0.12
+    shown = _apart(times, 0.3 * span if len(times) > 2 else 0.0)
     for axes in (left, right):
-        axes.set_xlim(times[0] - 0.25 * span, times[-1] + 0.25 * span)
-        axes.set_xticks(list(times), list(names))
+        axes.set_xlim(times[0] - margin * span, times[-1] + margin * span)
+        axes.set_xticks([times[n] for n in shown], [names[n] for n in shown])
+    if language != DEFAULT_LANGUAGE:
+        for axes in (left, right):
+            _localised(axes, language)
     return _png(figure)
 
 
-def lesions_by_diameter(diameters_mm: Sequence[float], size_cm: tuple[float, float]) -> bytes:
+def _lesion_lines(axes: Axes, moments: Sequence[Moment], lesions: Sequence[Lesion]) -> None:
+    order = sorted(
+        range(len(lesions)), key=lambda index: -BY_IMPORTANCE.index(lesions[index].change)
+    )
+    times = [moment.days for moment in moments]
+    for index in order:
+        change = lesions[index].change
+        colour = np.asarray(CHANGE_COLOURS[change]) / 255.0 * 0.9
+        volumes = [moment.volumes_ml[index] for moment in moments]
+        axes.plot(
+            times,
+            [np.nan if volume is None else volume for volume in volumes],
+            color=tuple(colour) if change not in DASHED else "#6b7480",
+            linestyle="--" if change in DASHED else "-",
+            linewidth=1.1,
+            marker="o",
+            markersize=2.6,
+        )
+
+
+def _apart(times: Sequence[float], least: float) -> list[int]:
+    """The positions whose labels can stand without touching; the last one always is one."""
+    shown = [len(times) - 1]
+    for position in range(len(times) - 1):
+        if all(abs(times[position] - times[other]) >= least for other in shown):
+            shown.append(position)
+    return sorted(shown)
+
+
+def _localised(axes: Axes, language: str) -> None:
+    """Decimal signs of the vertical axis in the language."""
+    ticks = [float(tick) for tick in axes.get_yticks()]
+    low, high = axes.get_ylim()
+    sign = str(texts(language)["decimal_sign"])
+    axes.set_yticks(ticks, [f"{tick:g}".replace(".", sign) for tick in ticks])
+    axes.set_ylim(low, high)
+
+
+def lesions_by_diameter(
+    diameters_mm: Sequence[float], size_cm: tuple[float, float], language: str
+) -> bytes:
     """How many lesions there are of each size; returns a PNG."""
     figure, (axes,) = _figure(size_cm, 1)
     edges = [0, 3, 5, 10, 15, 20, np.inf]
@@ -110,7 +156,7 @@ def lesions_by_diameter(diameters_mm: Sequence[float], size_cm: tuple[float, flo
     axes.set_xticks(range(len(names)), names)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     axes.set_ylim(0.0, 1.25 * max(int(counts.max()), 1))
-    words = texts()["report"]
+    words = texts(language)["report"]
     _finish(axes, words["axis_count"])
     axes.set_xlabel(words["axis_diameter"], fontsize=7, color=_INK)
     return _png(figure)

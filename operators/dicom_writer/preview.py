@@ -1,8 +1,13 @@
 """The preview: FLAIR slices with lesion contours, as a Secondary Capture series.
 
+With an earlier study each picture has two panes of the same place: the prior study on the left, the
+current one on the right, in whose geometry both are shown. A new lesion has an arrow and the word
+in the current pane and a ring in the prior one; a resolved one is dashed; so nothing is told by
+colour alone.
+
 One single-frame Secondary Capture Image per slice (PS3.3 A.8.1) rather than one multi-frame object,
 because every archive and viewer scrolls it. Patient orientation, position and pixel spacing are
-stated for the burned-in picture, so that viewers can cross-reference it with the FLAIR.
+stated for the pane of the current study, so that viewers can cross-reference it with the FLAIR.
 
 Pixels are RLE compressed: lossless, read by every DICOM toolkit without an extra codec, and half
 the size of uncompressed pixels (JPEG 2000 would be a tenth, but some archives cannot show it).
@@ -11,7 +16,7 @@ the size of uncompressed pixels (JPEG 2000 would be a tenth, but some archives c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +36,12 @@ from operators.dicom_writer.rendering import (
     DASHED,
     Callout,
     Field,
+    Outline,
     Scene,
     build_scene,
     draw_arrow,
     draw_outline,
+    draw_ring,
     draw_text,
     font,
     lesion_names,
@@ -50,6 +57,10 @@ LINE_PX = 19
 MARGIN_MM = 14.0
 """Shown around the brain."""
 
+RING_GAP_PX = 9.0
+"""Between a new lesion's place in the prior study and the ring around it."""
+
+_SIGNS: Mapping[Change, str] = {"enlarging": " ▲", "shrinking": " ▼"}
 _GREY = (170, 170, 170)
 
 
@@ -99,11 +110,13 @@ def preview_images(context: OutputContext, scene: Scene, field: Field) -> Iterat
     peaks = {lesion.tracking_uid: scene.largest_slice(lesion) for lesion in scene.lesions}
     marks = _slice_marks(scene)
     title = _title(context)
-    legend = _legend_lines(scene, field.size)
+    language = context.settings.language
+    width = panes(scene) * field.size
+    legend = _legend_lines(scene, width, language)
     footer_px = LINE_PX * (len(legend) + 1) + 6
     headers = context.flair.headers
     for slice_index in scene.shown_slices:
-        canvas = Image.new("RGB", (field.size, HEADER_PX + field.size + footer_px))
+        canvas = Image.new("RGB", (width, HEADER_PX + field.size + footer_px))
         picture = scene.picture(slice_index, field)
         outlines = scene.outlines(slice_index)
         for outline in outlines:
@@ -114,16 +127,19 @@ def preview_images(context: OutputContext, scene: Scene, field: Field) -> Iterat
             lesion = callout.outline.lesion
             important = lesion.change in ("new", "enlarging", "resolved")
             if important or peaks[lesion.tracking_uid] == slice_index:
-                _label(picture, callout, names[lesion.tracking_uid])
+                _label(picture, callout, names[lesion.tracking_uid], language)
         _letters(picture, scene)
         _navigator(picture, scene, marks, slice_index)
-        canvas.paste(picture, (0, HEADER_PX))
+        if scene.prior_flair is not None:
+            canvas.paste(_prior_pane(context, scene, field, slice_index, outlines), (0, HEADER_PX))
+            draw_text(picture, (10, 8), texts(language)["preview"]["current"], size=15, bold=True)
+        canvas.paste(picture, (width - field.size, HEADER_PX))
         draw_text(canvas, (10, HEADER_PX / 2), title, size=14, bold=True, anchor="lm")
         source = headers[scene.source_slices[slice_index]] if len(headers) > 1 else None
         draw_text(
             canvas,
-            (field.size - 10, HEADER_PX / 2),
-            _slice_text(scene, slice_index, source),
+            (width - 10, HEADER_PX / 2),
+            _slice_text(scene, slice_index, source, language),
             size=13,
             anchor="rm",
         )
@@ -131,8 +147,39 @@ def preview_images(context: OutputContext, scene: Scene, field: Field) -> Iterat
         yield PreviewImage(slice_index, np.asarray(canvas))
 
 
+def panes(scene: Scene) -> int:
+    """How many pictures stand beside each other: prior and current, or the current one alone."""
+    return 1 if scene.prior_flair is None else 2
+
+
+def _prior_pane(
+    context: OutputContext,
+    scene: Scene,
+    field: Field,
+    slice_index: int,
+    outlines: Sequence[Outline],
+) -> Image.Image:
+    """The prior study at the same place, with a ring where a lesion is new."""
+    picture = scene.picture(slice_index, field, prior=True)
+    for outline in outlines:
+        if outline.lesion.change == "new":
+            corners = np.concatenate(
+                [field.pixels_of(line, scene.in_plane_spacing) for line in outline.lines]
+            )
+            middle = (corners.min(axis=0) + corners.max(axis=0)) / 2.0
+            radius = float(np.linalg.norm(corners - middle, axis=1).max()) + RING_GAP_PX
+            draw_ring(picture, middle, radius, CHANGE_COLOURS["new"])
+    _letters(picture, scene)
+    words, prior = texts(context.settings.language)["preview"], context.prior
+    name = str(words["prior"])
+    if prior is not None and prior.interval_days is not None:
+        name = str(words["prior_days"].format(days=prior.interval_days))
+    draw_text(picture, (10, 8), name, size=15, bold=True)
+    return picture
+
+
 def _title(context: OutputContext) -> str:
-    words = texts()["preview"]
+    words = texts(context.settings.language)["preview"]
     if not context.follow_up.lesions:
         return str(words["none"])
     if context.follow_up.prior_labels is None or context.prior is None:
@@ -142,8 +189,8 @@ def _title(context: OutputContext) -> str:
     return str(words["follow_up"].format(days=context.prior.interval_days))
 
 
-def _slice_text(scene: Scene, slice_index: int, source: Dataset | None) -> str:
-    words = texts()["preview"]
+def _slice_text(scene: Scene, slice_index: int, source: Dataset | None, language: str) -> str:
+    words = texts(language)["preview"]
     shown = scene.shown_slices
     facts = {"number": slice_index - shown.start + 1, "count": len(shown)}
     instance = None if source is None else source.get("InstanceNumber")
@@ -152,17 +199,22 @@ def _slice_text(scene: Scene, slice_index: int, source: Dataset | None) -> str:
     return str(words["slice_of_series"].format(**facts, instance=instance))
 
 
-def _label(picture: Image.Image, callout: Callout, name: str) -> None:
-    """The lesion's number beside its outline, and an arrow if it is new."""
+def _label(picture: Image.Image, callout: Callout, name: str, language: str) -> None:
+    """The lesion's number beside its outline, with a sign for its change; an arrow if it is new."""
     lesion = callout.outline.lesion
     colour = CHANGE_COLOURS[lesion.change]
     away = 7.0
     if lesion.change == "new":
         draw_arrow(picture, callout.edge, -callout.outwards, colour)
         away = 32.0
-    limits = 10, picture.size[0] - 11
-    y, x = np.clip(callout.edge + callout.outwards * away, *limits)
-    draw_text(picture, (float(x), float(y)), name, size=13, colour=colour, bold=True, anchor="mm")
+        name = str(texts(language)["preview"]["new_label"].format(name=name))
+    name += _SIGNS.get(lesion.change, "")
+    half = font(13, bold=True).getlength(name) / 2.0
+    away += abs(float(callout.outwards[1])) * max(half - 6.0, 0.0)
+    y, x = callout.edge + callout.outwards * away
+    y = min(max(float(y), 10.0), picture.size[1] - 11.0)
+    x = min(max(float(x), half + 4.0), picture.size[0] - half - 18.0)
+    draw_text(picture, (x, y), name, size=13, colour=colour, bold=True, anchor="mm")
 
 
 def _letters(picture: Image.Image, scene: Scene) -> None:
@@ -208,15 +260,15 @@ def _navigator(
     pen.polygon([(left - 3, here), (left - 11, here - 5), (left - 11, here + 5)], fill="white")
 
 
-def _legend_lines(scene: Scene, width: int) -> list[list[tuple[Change, str, float]]]:
+def _legend_lines(scene: Scene, width: int, language: str) -> list[list[tuple[Change, str, float]]]:
     """The entries of the legend, line by line: kind of change, text and left edge."""
-    words = texts()
+    words = texts(language)
     counts = Counter(lesion.change for lesion in scene.lesions)
     lines: list[list[tuple[Change, str, float]]] = [[]]
     left = 10.0
     for change in (change for change in BY_IMPORTANCE if counts[change]):
         text = words["preview"]["legend"].format(
-            change=words["change"][change], count=counts[change]
+            change=words["change"][change] + _SIGNS.get(change, ""), count=counts[change]
         )
         right = left + 21.0 + font(12).getlength(text)
         if right > width - 10 and lines[-1]:
@@ -265,7 +317,9 @@ def _instance(
     dataset.PatientOrientation = [right, down]
     dataset.FrameOfReferenceUID = source.get("FrameOfReferenceUID") or context.uid("frame")
     dataset.PositionReferenceIndicator = source.get("PositionReferenceIndicator") or ""
-    corner = scene.position_of(image.slice_index, field, -float(HEADER_PX), 0.0)
+    # of the whole picture's first pixel, so that the current study's pane lies where it should
+    left = (1 - panes(scene)) * field.size
+    corner = scene.position_of(image.slice_index, field, -float(HEADER_PX), float(left))
     dataset.ImagePositionPatient = [_decimal(value) for value in corner]
     direction = scene.flair.direction
     dataset.ImageOrientationPatient = [

@@ -449,6 +449,35 @@ def draw_arrow(
         picture.paste(fill, (int(low[1]), int(low[0])), mask)
 
 
+def draw_ring(
+    picture: Image.Image, middle: np.ndarray, radius: float, colour: RGB, width: float = 2.0
+) -> None:
+    """Draw a circle with smooth edges and a dark rim onto an RGB picture, in place.
+
+    Parameters
+    ----------
+    picture
+        RGB.
+    middle
+        (y, x) of its centre.
+    radius, width
+        Pixels.
+    colour
+        Colour; the rim is black.
+    """
+    scale = _SUPERSAMPLING
+    low = np.floor(middle - radius).astype(int) - 4
+    side = int(np.ceil(2.0 * radius)) + 9
+    y, x = (middle - low + 0.5) * scale
+    for fill, thickness in (((0, 0, 0), width + 1.6), (colour, width)):
+        mask = Image.new("L", (side * scale, side * scale))
+        reach = (radius + thickness / 2.0) * scale
+        box = (x - reach, y - reach, x + reach, y + reach)
+        ImageDraw.Draw(mask).ellipse(box, outline=255, width=round(thickness * scale))
+        mask = mask.resize((side, side), Image.Resampling.BOX)
+        picture.paste(fill, (int(low[1]), int(low[0])), mask)
+
+
 @cache
 def font_folder() -> Path:
     """The folder of the DejaVu fonts, which cover Latin, Greek and Cyrillic."""

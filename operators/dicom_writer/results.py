@@ -1,7 +1,7 @@
 """results.json: the result as numbers, for programs that read no DICOM.
 
-The file follows ``results.schema.json`` (version 1.0). It holds no patient name, identifier or
-date.
+The file follows ``results.schema.json`` (version 1.1, which adds to 1.0:
+a reader of 1.0 finds everything where it was). It holds no patient name, identifier or date.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ import numpy as np
 from highdicom import Volume
 from jsonschema import Draft202012Validator
 
+from operators.dicom_writer.dissemination import NOT_EXAMINED, dissemination
 from operators.errors import OutputError
 from operators.messages import (
     AlignedStudies,
+    EarlierStudy,
     FollowUp,
     Lesion,
     Registration,
     SelectedStudy,
+    TimePoint,
     Totals,
 )
 from operators.version import NAME, VERSION
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 SCHEMA_FILE = "results.schema.json"
 
 _ROLES = ("flair", "t2", "t1")
@@ -67,6 +70,7 @@ def build_results(follow_up: FollowUp, timing_s: Mapping[str, float]) -> dict[st
     """
     aligned = follow_up.probabilities.aligned
     model = follow_up.probabilities.current.model
+    prior = aligned.selected.prior if aligned.prior is None else aligned.prior.selected
     return {
         "schema_version": SCHEMA_VERSION,
         "software": {"name": NAME, "version": VERSION},
@@ -78,10 +82,13 @@ def build_results(follow_up: FollowUp, timing_s: Mapping[str, float]) -> dict[st
             "precision": model.precision,
         },
         "current": _study(aligned.selected.current),
-        "prior": None if aligned.selected.prior is None else _study(aligned.selected.prior),
+        "prior": None if prior is None else _study(prior),
+        "earlier": [_earlier(study) for study in aligned.earlier],
         "registration": _registrations(aligned),
         "lesions": [_lesion(lesion) for lesion in follow_up.lesions],
         "totals": _totals(follow_up.totals),
+        "time_points": [_time_point(point) for point in follow_up.time_points],
+        "dissemination": _dissemination(follow_up),
         "quality": [
             {"code": note.code, "severity": note.severity, "message": note.message}
             for note in follow_up.quality
@@ -154,6 +161,38 @@ def _study(selected: SelectedStudy) -> dict[str, Any]:
     }
 
 
+def _earlier(study: EarlierStudy) -> dict[str, Any]:
+    return {
+        **_study(study.aligned.selected),
+        "flair_to_current_flair": _registration(study.to_current),
+    }
+
+
+def _time_point(point: TimePoint) -> dict[str, Any]:
+    return {
+        "study_uid": point.study_uid,
+        "interval_days": point.interval_days,
+        "lesion_count": point.lesion_count,
+        "lesion_volume_ml": _number(point.lesion_volume_ml, _ML),
+        "lesion_volume_interval_ml": _numbers(point.lesion_volume_interval_ml, _ML),
+    }
+
+
+def _dissemination(follow_up: FollowUp) -> dict[str, Any]:
+    found = dissemination(follow_up)
+    return {
+        "in_space": {**found.in_space, **dict.fromkeys(NOT_EXAMINED)},
+        "in_time": [
+            {
+                "study_uid": one.study_uid,
+                "interval_days": one.interval_days,
+                "new_count": one.count,
+            }
+            for one in found.in_time
+        ],
+    }
+
+
 def _registrations(aligned: AlignedStudies) -> dict[str, Any]:
     current, prior = aligned.current, aligned.prior
     found = {f"{role}_to_flair": current.to_flair[role] for role in _by_role(current.to_flair)}
@@ -218,6 +257,14 @@ def _lesion(lesion: Lesion) -> dict[str, Any]:
         "region": lesion.region,
         "change": lesion.change,
         "confidence": _number(lesion.confidence, _SHARE),
+        "change_confidence": _number_or_none(lesion.change_confidence, _SHARE),
+        "volume_interval_ml": _range(lesion.volume_interval_ml),
+        "prior_volume_interval_ml": _range(lesion.prior_volume_interval_ml),
+        "change_since_first": lesion.change_since_first,
+        "lineage": list(lesion.lineage),
+        "volumes_ml": [_number_or_none(volume, _ML) for volume in lesion.volumes_ml],
+        "distance_to_ventricle_mm": _number_or_none(lesion.distance_to_ventricle_mm, _MM),
+        "distance_to_cortex_mm": _number_or_none(lesion.distance_to_cortex_mm, _MM),
     }
 
 
@@ -230,6 +277,8 @@ def _totals(totals: Totals) -> dict[str, Any]:
         "enlarging_count": totals.enlarging_count,
         "shrinking_count": totals.shrinking_count,
         "resolved_count": totals.resolved_count,
+        "lesion_volume_interval_ml": _range(totals.lesion_volume_interval_ml),
+        "prior_lesion_volume_interval_ml": _range(totals.prior_lesion_volume_interval_ml),
     }
 
 
@@ -242,6 +291,10 @@ def _number(value: float, decimals: int) -> float:
 
 def _number_or_none(value: float | None, decimals: int) -> float | None:
     return None if value is None else _number(value, decimals)
+
+
+def _range(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else _numbers(interval, _ML)
 
 
 def _numbers(values: tuple[float, ...] | list[float], decimals: int) -> list[float]:

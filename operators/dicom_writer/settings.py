@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from operators.dicom_writer.texts import DEFAULT_LANGUAGE, languages
 from operators.settings import Settings
 
 
@@ -20,3 +21,13 @@ class DICOMWriterSettings(Settings):
     validators of today, which then refuse the report's references to its segments."""
     institution_name: str | None = None
     """Where the application runs; the source images' institution is never claimed for it."""
+    language: str = DEFAULT_LANGUAGE
+    """Language of the report and the preview: en or da. Another one needs a file
+    ``texts_<language>.yaml`` beside those of the writer."""
+
+    @field_validator("language")
+    @classmethod
+    def _has_texts(cls, value: str) -> str:
+        if value not in languages():
+            raise ValueError(f"there are texts in {' and '.join(languages())} only")
+        return value

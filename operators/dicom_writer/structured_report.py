@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from highdicom.sr import (
     QualitativeEvaluation,
     ReferencedSegment,
     RelationshipTypeValues,
+    Scoord3DContentItem,
+    SourceImageForMeasurement,
     SourceSeriesForSegmentation,
     TextContentItem,
     TimePointContext,
@@ -57,7 +60,8 @@ def build_report(context: OutputContext, segmentation: Dataset) -> Comprehensive
     notes. Then comes one group per lesion: for a present lesion a volumetric group (TID 1411) that
     refers to its segment; for a resolved one a group without a region (TID 1501) whose prior volume
     was measured at a point in the current frame of reference. Every group carries the time point
-    with the days since the prior study.
+    with the days since the prior study. Volumes in studies before the prior one are measurements
+    inferred from an image of that study; a lesion's lineage is one text for each earlier lesion.
 
     Parameters
     ----------
@@ -69,7 +73,7 @@ def build_report(context: OutputContext, segmentation: Dataset) -> Comprehensive
     Returns
     -------
     highdicom.sr.Comprehensive3DSR
-        In the current study. Its evidence lists the SEG and every image used, current and prior.
+        In the current study. Its evidence lists the SEG and every image used, of all studies.
     """
     groups: list[Any] = [_totals(context)]
     for lesion in context.follow_up.lesions:
@@ -103,9 +107,11 @@ def build_report(context: OutputContext, segmentation: Dataset) -> Comprehensive
 
 def _images(context: OutputContext) -> list[Dataset]:
     """Headers of every image used, the current study's first."""
-    studies = [context.current] + ([context.prior] if context.prior is not None else [])
     return [
-        header for study in studies for item in study.series.values() for header in item.headers
+        header
+        for study in context.studies
+        for item in study.series.values()
+        for header in item.headers
     ]
 
 
@@ -136,7 +142,9 @@ def _time_point(context: OutputContext) -> TimePointContext:
             value=days, unit=codes.DAY, event_type=codes.PRIOR_STUDY
         )
     return TimePointContext(
-        time_point="Follow-up", time_point_order=2, temporal_offset_from_event=offset
+        time_point="Follow-up",
+        time_point_order=max(2, len(context.follow_up.time_points)),
+        temporal_offset_from_event=offset,
     )
 
 
@@ -177,6 +185,83 @@ def _tracking(lesion: Lesion, context: OutputContext) -> TrackingIdentifier:
     return TrackingIdentifier(uid=lesion.tracking_uid, identifier=context.text(lesion.tracking_id))
 
 
+def _interval(low: Code, high: Code, interval: tuple[float, float] | None) -> list[Measurement]:
+    if interval is None:
+        return []
+    return [_millilitres(low, interval[0]), _millilitres(high, interval[1])]
+
+
+def _earlier(
+    name: Code, volumes_ml: Mapping[str, float | None], context: OutputContext
+) -> list[Measurement]:
+    """Volumes in the studies before the prior one, newest first, each with an image of its study.
+
+    Parameters
+    ----------
+    name
+        What is measured.
+    volumes_ml
+        By Study Instance UID; None where that study does not show the place.
+    context
+        The run to write.
+    """
+    found = []
+    for study in context.earlier:
+        volume = volumes_ml.get(study.study.study_uid)
+        if volume is None:
+            continue
+        image = study.series["flair"].headers[0]
+        source = SourceImageForMeasurement(image.SOPClassUID, image.SOPInstanceUID)
+        found.append(_millilitres(name, volume, referenced_images=[source]))
+    return found
+
+
+def _further(lesion: Lesion, context: OutputContext) -> list[Measurement]:
+    """What every lesion may have beyond its volumes: intervals, confidence, distances, history."""
+    measurements = [
+        *_interval(codes.VOLUME_LOW, codes.VOLUME_HIGH, lesion.volume_interval_ml),
+        *_interval(
+            codes.PRIOR_VOLUME_LOW, codes.PRIOR_VOLUME_HIGH, lesion.prior_volume_interval_ml
+        ),
+    ]
+    if lesion.change_confidence is not None:
+        measurements.append(
+            Measurement(
+                name=codes.CHANGE_CONFIDENCE,
+                value=round(lesion.change_confidence, 4),
+                unit=codes.ONE,
+            )
+        )
+    for name, distance in (
+        (codes.VENTRICLE_DISTANCE, lesion.distance_to_ventricle_mm),
+        (codes.CORTEX_DISTANCE, lesion.distance_to_cortex_mm),
+    ):
+        if distance is not None:
+            measurements.append(
+                Measurement(name=name, value=round(distance, 3), unit=codes.MILLIMETRE)
+            )
+    points = context.follow_up.time_points
+    if len(points) == len(lesion.volumes_ml):
+        over_time = {
+            point.study_uid: volume for point, volume in zip(points, lesion.volumes_ml, strict=True)
+        }
+        measurements += _earlier(codes.EARLIER_VOLUME, over_time, context)
+    return measurements
+
+
+def _evaluations(lesion: Lesion) -> list[QualitativeEvaluation]:
+    found = [QualitativeEvaluation(codes.CHANGE, codes.CHANGE_CODES[lesion.change])]
+    if lesion.change_since_first is not None:
+        first = codes.CHANGE_CODES[lesion.change_since_first]
+        found.append(QualitativeEvaluation(codes.CHANGE_SINCE_FIRST, first))
+    return found
+
+
+def _with_lineage(group: Any, lesion: Lesion, context: OutputContext) -> Any:
+    group[0].ContentSequence.extend([_text(codes.LINEAGE, uid, context) for uid in lesion.lineage])
+    return group
+
+
 def _present(lesion: Lesion, context: OutputContext, segmentation: Dataset) -> Any:
     measurements = [
         _millilitres(codes.VOLUME, lesion.volume_ml),
@@ -193,7 +278,8 @@ def _present(lesion: Lesion, context: OutputContext, segmentation: Dataset) -> A
     ]
     if lesion.prior_volume_ml is not None:
         measurements.append(_millilitres(codes.PRIOR_VOLUME, lesion.prior_volume_ml))
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
+    measurements += _further(lesion, context)
+    group = VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(lesion, context),
         referenced_segment=ReferencedSegment(
             sop_class_uid=segmentation.SOPClassUID,
@@ -207,10 +293,23 @@ def _present(lesion: Lesion, context: OutputContext, segmentation: Dataset) -> A
         algorithm_id=_algorithm(context),
         finding_sites=_sites(lesion.region),
         measurements=measurements,
-        qualitative_evaluations=[
-            QualitativeEvaluation(codes.CHANGE, codes.CHANGE_CODES[lesion.change])
-        ],
+        qualitative_evaluations=_evaluations(lesion),
     )
+    return _with_lineage(_with_centre(group, lesion, segmentation), lesion, context)
+
+
+def _with_centre(group: Any, lesion: Lesion, segmentation: Dataset) -> Any:
+    """The group with the lesion's centre of mass, by which a later run knows the lesion again where
+    it has this report but not the segmentation."""
+    centre = Scoord3DContentItem(
+        name=codes.CENTRE_OF_MASS,
+        graphic_type=GraphicTypeValues3D.POINT,
+        graphic_data=np.array([lesion.centroid_lps_mm], dtype=float),
+        frame_of_reference_uid=segmentation.FrameOfReferenceUID,
+        relationship_type=RelationshipTypeValues.CONTAINS,
+    )
+    group[0].ContentSequence.append(centre)
+    return group
 
 
 def _resolved(lesion: Lesion, context: OutputContext, segmentation: Dataset) -> Any:
@@ -219,7 +318,7 @@ def _resolved(lesion: Lesion, context: OutputContext, segmentation: Dataset) -> 
         graphic_data=np.array([lesion.centroid_lps_mm], dtype=float),
         frame_of_reference_uid=segmentation.FrameOfReferenceUID,
     )
-    return MeasurementsAndQualitativeEvaluations(
+    group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(lesion, context),
         time_point_context=_time_point(context),
         finding_type=codes.LESION_OF_BRAIN,
@@ -240,11 +339,11 @@ def _resolved(lesion: Lesion, context: OutputContext, segmentation: Dataset) -> 
             Measurement(
                 name=codes.LESION_PROBABILITY, value=round(lesion.confidence, 4), unit=codes.ONE
             ),
+            *_further(lesion, context),
         ],
-        qualitative_evaluations=[
-            QualitativeEvaluation(codes.CHANGE, codes.CHANGE_CODES[lesion.change])
-        ],
+        qualitative_evaluations=_evaluations(lesion),
     )
+    return _with_lineage(group, lesion, context)
 
 
 def _totals(context: OutputContext) -> Any:
@@ -262,6 +361,19 @@ def _totals(context: OutputContext) -> Any:
             _count(codes.SHRINKING_COUNT, totals.shrinking_count),
             _count(codes.RESOLVED_COUNT, totals.resolved_count),
         ]
+    measurements += [
+        *_interval(codes.VOLUME_LOW, codes.VOLUME_HIGH, totals.lesion_volume_interval_ml),
+        *_interval(
+            codes.PRIOR_VOLUME_LOW,
+            codes.PRIOR_VOLUME_HIGH,
+            totals.prior_lesion_volume_interval_ml,
+        ),
+        *_earlier(
+            codes.EARLIER_TOTAL_VOLUME,
+            {point.study_uid: point.lesion_volume_ml for point in context.follow_up.time_points},
+            context,
+        ),
+    ]
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=context.uid("report", "totals"), identifier=TOTALS_IDENTIFIER

@@ -29,6 +29,7 @@ from operators.messages import (
     AlignedStudies,
     AlignedStudy,
     Change,
+    EarlierStudy,
     FollowUp,
     InstanceRef,
     Lesion,
@@ -45,11 +46,14 @@ from operators.messages import (
     Series,
     SeriesAttributes,
     Study,
+    TimePoint,
     Totals,
 )
 
 CURRENT_DATE = date(2024, 6, 12)
 PRIOR_DATE = date(2023, 5, 30)
+EARLIER_DATES = (date(2022, 4, 21), date(2020, 11, 3))
+"""Of the studies before the prior one, newest first."""
 MODEL = ModelIdentity(
     name="example-ensemble",
     version="1.2.0",
@@ -70,6 +74,8 @@ class PlantedLesion:
     now: tuple[Ball, ...]
     before: tuple[Ball, ...] = ()
     confidence: float = 0.9
+    lineage: tuple[int, ...] = ()
+    """Positions of the lesions that it came from."""
 
 
 LESIONS: tuple[PlantedLesion, ...] = (
@@ -85,6 +91,7 @@ LESIONS: tuple[PlantedLesion, ...] = (
         "deep_white_matter",
         (((26, 34, 12), 7.5), ((35, 30, 12), 5.0)),
         (((23, 36, 12), 5.0), ((37, 29, 12), 4.5)),
+        lineage=(3, 7),
     ),
     PlantedLesion(
         "split",
@@ -92,6 +99,7 @@ LESIONS: tuple[PlantedLesion, ...] = (
         (((-33, 26, -4), 5.0), ((-33, 12, -4), 5.0)),
         (((-33, 19, -4), 9.0),),
         0.55,
+        lineage=(0,),
     ),
     PlantedLesion("resolved", "juxtacortical", (), (((0, -52, 18), 6.0),), 0.81),
 )
@@ -561,6 +569,11 @@ def _diameter(points: np.ndarray) -> float:
     return float(np.linalg.norm(points[:, None] - points[None], axis=-1).max())
 
 
+def _interval(volume_ml: float) -> tuple[float, float]:
+    """A made-up 95 % interval around a volume."""
+    return (0.88 * volume_ml, 1.13 * volume_ml)
+
+
 def make_follow_up(
     tmp_path: Path,
     *,
@@ -568,6 +581,7 @@ def make_follow_up(
     lesions: Sequence[PlantedLesion] = LESIONS,
     enhanced: bool = False,
     empty: bool = False,
+    earlier: int = 0,
 ) -> FollowUp:
     """A complete result whose source images lie, with pixels, under ``tmp_path/"source"``.
 
@@ -583,6 +597,9 @@ def make_follow_up(
         Enhanced MR with two stacks of which the first is selected, instead of classic MR.
     empty
         No lesion at all, now or before.
+    earlier
+        How many studies there are before the prior one, at most two; their lesions are those of
+        the prior study, a tenth smaller from study to study.
     """
     planted = [] if empty else sorted(lesions, key=lambda lesion: not lesion.now)
     if not prior:
@@ -593,6 +610,10 @@ def make_follow_up(
     current = _selected_study(folder, "current", CURRENT_DATE, now_balls, enhanced)
     before = _selected_study(folder, "prior", PRIOR_DATE, then_balls, enhanced) if prior else None
 
+    further = [
+        _selected_study(folder, f"earlier{number}", day, then_balls, enhanced)
+        for number, day in enumerate(EARLIER_DATES[:earlier], start=1)
+    ]
     flair = current.series["flair"].volume
     points = _points(flair.affine, flair.spatial_shape)
     voxel_ml = float(np.prod(flair.spacing)) / 1000.0
@@ -605,18 +626,29 @@ def make_follow_up(
         if prior:
             prior_labels[then] = index + 1
         shown = points[now if now.any() else then]
+        now_ml, then_ml = float(now.sum()) * voxel_ml, float(then.sum()) * voxel_ml
+        volumes = [then_ml * 0.9**step for step in range(earlier, 0, -1)]
+        volumes += [then_ml, now_ml] if prior else [now_ml]
         found.append(
             Lesion(
                 tracking_uid=_uid("lesion", index),
                 tracking_id=f"MS lesion {index + 1}",
                 segment_number=index + 1 if now.any() else None,
-                volume_ml=float(now.sum()) * voxel_ml,
-                prior_volume_ml=float(then.sum()) * voxel_ml if prior else None,
+                volume_ml=now_ml,
+                prior_volume_ml=then_ml if prior else None,
                 diameter_mm=_diameter(shown),
                 centroid_lps_mm=tuple(float(value) for value in shown.mean(axis=0)),
                 region=lesion.region,
                 change=lesion.change if prior else "baseline",
                 confidence=lesion.confidence,
+                change_confidence=round(0.97 - 0.03 * index, 2) if prior else None,
+                volume_interval_ml=_interval(now_ml),
+                prior_volume_interval_ml=_interval(then_ml) if prior else None,
+                change_since_first=lesion.change if earlier else None,
+                lineage=tuple(_uid("lesion", source) for source in lesion.lineage) if prior else (),
+                volumes_ml=tuple(volumes),
+                distance_to_ventricle_mm=3.5 * index,
+                distance_to_cortex_mm=None if lesion.region == "unspecified" else 1.5 * index,
             )
         )
     kinds = [lesion.change for lesion in found]
@@ -630,7 +662,24 @@ def make_follow_up(
         enlarging_count=kinds.count("enlarging"),
         shrinking_count=kinds.count("shrinking"),
         resolved_count=kinds.count("resolved"),
+        lesion_volume_interval_ml=_interval(sum(lesion.volume_ml for lesion in found)),
+        prior_lesion_volume_interval_ml=(
+            _interval(sum(lesion.prior_volume_ml or 0.0 for lesion in found)) if prior else None
+        ),
     )
+    studies = [*reversed(further), *([] if before is None else [before]), current]
+    time_points = []
+    for position, study in enumerate(studies):
+        volumes = [lesion.volumes_ml[position] or 0.0 for lesion in found]
+        time_points.append(
+            TimePoint(
+                study_uid=study.study.study_uid,
+                interval_days=study.interval_days,
+                lesion_count=sum(volume > 0 for volume in volumes),
+                lesion_volume_ml=float(sum(volumes)),
+                lesion_volume_interval_ml=_interval(sum(volumes)),
+            )
+        )
     quality = (
         QualityNote("spacing", "info", "The FLAIR has thick slices (4.4 mm)."),
         QualityNote(
@@ -644,13 +693,19 @@ def make_follow_up(
         "lesion_segmentation": 42.9,
         "longitudinal_comparator": 1.8,
     }
-    selected = SelectedStudies(current, before, ())
+    selected = SelectedStudies(current, before, (), earlier=tuple(further))
     aligned = AlignedStudies(
         selected=selected,
         current=_aligned(current, "current"),
         prior=_aligned(before, "prior") if before is not None else None,
         prior_to_current=(
             Registration(PRIOR_MOTION, 7.4, 5.4, 1.21, True) if before is not None else None
+        ),
+        earlier=tuple(
+            EarlierStudy(
+                _aligned(study, "earlier"), Registration(PRIOR_MOTION, 7.4, 5.4, 1.19, True)
+            )
+            for study in further
         ),
         quality=quality[:1],
     )
@@ -664,6 +719,11 @@ def make_follow_up(
         aligned=aligned,
         current=_probability(flair, labels > 0),
         prior=_probability(prior_flair, then_mask) if then_mask is not None else None,
+        earlier=tuple(
+            _probability(study.series["flair"].volume, then_mask)
+            for study in further
+            if then_mask is not None
+        ),
         quality=quality[:1],
     )
     return FollowUp(
@@ -672,6 +732,7 @@ def make_follow_up(
         totals=totals,
         labels=flair.with_array(labels),
         prior_labels=flair.with_array(prior_labels) if prior else None,
+        time_points=tuple(time_points),
         quality=quality,
         timing_s=timing,
     )

@@ -135,6 +135,21 @@ def check_lesion(group: Group, lesion: Lesion) -> None:
         pytest.approx(lesion.confidence, abs=1e-4),
         codes.ONE,
     )
+    low, high = lesion.volume_interval_ml or (None, None)
+    prior_low, prior_high = lesion.prior_volume_interval_ml or (None, None)
+    for name, value, unit in (
+        (codes.VOLUME_LOW, low, codes.MILLILITRE),
+        (codes.VOLUME_HIGH, high, codes.MILLILITRE),
+        (codes.PRIOR_VOLUME_LOW, prior_low, codes.MILLILITRE),
+        (codes.PRIOR_VOLUME_HIGH, prior_high, codes.MILLILITRE),
+        (codes.CHANGE_CONFIDENCE, lesion.change_confidence, codes.ONE),
+        (codes.VENTRICLE_DISTANCE, lesion.distance_to_ventricle_mm, codes.MILLIMETRE),
+        (codes.CORTEX_DISTANCE, lesion.distance_to_cortex_mm, codes.MILLIMETRE),
+    ):
+        found = number(group, name)
+        assert found == (None if value is None else (pytest.approx(value, abs=1e-4), unit)), name
+    lineage = tuple(text for name, text in texts(group) if name == "LINEAGE")
+    assert lineage == lesion.lineage
 
 
 def test_every_lesion_comes_back_with_its_numbers(
@@ -177,6 +192,60 @@ def test_a_resolved_lesion_has_no_segment_but_a_place_in_the_current_frame_of_re
     assert place.ReferencedFrameOfReferenceUID == segmentation.FrameOfReferenceUID
 
 
+def test_several_earlier_studies_come_back(tmp_path: Path) -> None:
+    """Volumes before the prior study, each with an image of its study; change since the first."""
+    follow_up = make_follow_up(tmp_path, earlier=2)
+    _, report, _ = write(follow_up, tmp_path)
+    aligned = follow_up.probabilities.aligned
+    instances = {
+        header.SOPInstanceUID: study.aligned.selected.study.study_uid
+        for study in aligned.earlier
+        for header in study.aligned.selected.series["flair"].headers
+    }
+    order = [point.study_uid for point in follow_up.time_points]
+
+    def earlier_volumes(group: Group, name: Code) -> dict[str, float]:
+        found = {}
+        for item in group.get_measurements():
+            if item.name == name:
+                (image,) = item.referenced_images
+                (reference,) = image.ReferencedSOPSequence
+                found[instances[reference.ReferencedSOPInstanceUID]] = float(item.value)
+        return found
+
+    for lesion in follow_up.lesions:
+        group = lesion_groups(report)[lesion.tracking_uid]
+        check_lesion(group, lesion)
+        expected = {uid: lesion.volumes_ml[order.index(uid)] for uid in instances.values()}
+        assert earlier_volumes(group, codes.EARLIER_VOLUME) == pytest.approx(expected, abs=1e-6)
+        (since,) = [
+            item.value
+            for item in group.get_qualitative_evaluations()
+            if item.name == codes.CHANGE_SINCE_FIRST
+        ]
+        assert lesion.change_since_first is not None
+        assert since == codes.CHANGE_CODES[lesion.change_since_first]
+    totals = earlier_volumes(totals_group(report), codes.EARLIER_TOTAL_VOLUME)
+    expected = {point.study_uid: point.lesion_volume_ml for point in follow_up.time_points[:2]}
+    assert totals == pytest.approx(expected, abs=1e-6)
+    items = {item.name.value: item for item in totals_group(report)[0].ContentSequence}
+    assert items["126073"].value == 4
+    evidence = {uids[2] for uids in report.get_evidence()}
+    for study in aligned.earlier:
+        for item in study.aligned.selected.series.values():
+            assert {ref.sop_instance_uid for ref in item.series.instances} <= evidence
+
+
+def test_a_study_that_does_not_show_a_place_has_no_volume_of_it(
+    follow_up: FollowUp, tmp_path: Path
+) -> None:
+    several = make_follow_up(tmp_path, earlier=1)
+    first = several.lesions[0]
+    hidden = replace(first, volumes_ml=(None, *first.volumes_ml[1:]))
+    _, report, _ = write(replace(several, lesions=(hidden, *several.lesions[1:])), tmp_path)
+    assert number(lesion_groups(report)[first.tracking_uid], codes.EARLIER_VOLUME) is None
+
+
 def test_the_totals_come_back(
     follow_up: FollowUp, written: tuple[Path, Comprehensive3DSR, Dataset]
 ) -> None:
@@ -190,6 +259,10 @@ def test_the_totals_come_back(
         codes.ENLARGING_COUNT: totals.enlarging_count,
         codes.SHRINKING_COUNT: totals.shrinking_count,
         codes.RESOLVED_COUNT: totals.resolved_count,
+        codes.VOLUME_LOW: totals.lesion_volume_interval_ml[0],
+        codes.VOLUME_HIGH: totals.lesion_volume_interval_ml[1],
+        codes.PRIOR_VOLUME_LOW: totals.prior_lesion_volume_interval_ml[0],
+        codes.PRIOR_VOLUME_HIGH: totals.prior_lesion_volume_interval_ml[1],
     }
     for name, value in expected.items():
         found = number(group, name)
@@ -298,7 +371,11 @@ def test_an_undated_prior_study_has_no_offset(follow_up: FollowUp, tmp_path: Pat
     probabilities = follow_up.probabilities
     aligned = probabilities.aligned
     prior = replace(aligned.selected.prior, interval_days=None)
-    aligned = replace(aligned, selected=replace(aligned.selected, prior=prior))
+    aligned = replace(
+        aligned,
+        selected=replace(aligned.selected, prior=prior),
+        prior=replace(aligned.prior, selected=prior),
+    )
     undated = replace(follow_up, probabilities=replace(probabilities, aligned=aligned))
     _, report, _ = write(undated, tmp_path)
     items = {item.name.value: item for item in totals_group(report)[0].ContentSequence}
@@ -339,7 +416,9 @@ def test_private_scheme_is_declared(
     assert codes.PRIVATE_SCHEME in declared
 
 
-@pytest.mark.parametrize("case", [{}, {"prior": False}, {"empty": True}, {"enhanced": True}])
+@pytest.mark.parametrize(
+    "case", [{}, {"prior": False}, {"empty": True}, {"enhanced": True}, {"earlier": 2}]
+)
 def test_dciodvfy_and_dsrdump_accept_it(
     case: dict[str, bool], tmp_path: Path, need_tool: Callable[[str], str]
 ) -> None:
@@ -353,7 +432,9 @@ def test_dciodvfy_and_dsrdump_accept_it(
 
 def test_pixelmed_finds_no_unexplained_error(tmp_path: Path, pixelmed: tuple[str, Path]) -> None:
     """A stable, a new and a resolved lesion: each kind of group, and few, as the check is slow."""
-    follow_up = make_follow_up(tmp_path, lesions=(LESIONS[0], LESIONS[2], LESIONS[-1]))
+    follow_up = make_follow_up(tmp_path, lesions=(LESIONS[0], LESIONS[2], LESIONS[-1]), earlier=1)
+    first = replace(follow_up.lesions[0], lineage=(follow_up.lesions[1].tracking_uid,))
+    follow_up = replace(follow_up, lesions=(first, *follow_up.lesions[1:]))
     path, _, _ = write(follow_up, tmp_path)
     errors, output = report_errors(*pixelmed, path)
     assert "Root Template Validation Complete" in output, output[:2000]
