@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -78,7 +79,9 @@ def unpack(source: Path, target: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as stream, path.open("xb") as file:
                     shutil.copyfileobj(stream, file, 2**20)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, FileExistsError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, FileExistsError),
+    ) as error:
         raise _unsafe(source, f"it is damaged ({error}).") from error
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from model_tools.importing.options import ImportOptions
 from model_tools.importing.trained import TrainedModel
+from operators.lesion_segmentation.model_description import ModelDescription
 from operators.version import NAME, STATEMENT, VERSION
 
 _TOOLS = ("torch", "onnx", "onnxscript", "openvino", "dynamic-network-architectures", "numpy")
@@ -18,7 +19,7 @@ def _numbers(values: Any, unit: str = "") -> str:
 
 def import_card(
     model: TrainedModel,
-    description: dict[str, Any],
+    description: ModelDescription,
     origin: dict[str, Any],
     difference: float,
     options: ImportOptions,
@@ -30,7 +31,7 @@ def import_card(
     model
         What was read.
     description
-        The fields of model.json.
+        What model.json says.
     origin
         What ``fetch`` recorded; empty if the folder was not fetched.
     difference
@@ -38,10 +39,10 @@ def import_card(
     options
         What the user decided.
     """
-    axes = description["mirror_axes"]
+    axes = description.mirror_axes
     channels = "\n".join(
         f"| {i} | {c.name} | {channel.role} | {c.normalisation} |"
-        for i, (c, channel) in enumerate(zip(model.channels, description["channels"], strict=True))
+        for i, (c, channel) in enumerate(zip(model.channels, description.channels, strict=True))
     )
     stages = "\n".join(
         f"| {s.configuration} | {_numbers(s.spacing_mm, ' mm')} | {_numbers(s.patch)} "
@@ -65,11 +66,11 @@ def import_card(
     field = "0 outside the brain (skull stripped)" if options.brain_only else "with everything"
     names = ", ".join(map(str, axes))
     mirrors = f" and the mirrors of the axes {names}" if axes else ", not mirrored"
-    target = ", ".join(description["target_labels"])
-    threshold = description["threshold"]
+    target = ", ".join(description.target_labels)
+    threshold = description.threshold
     rule = "the most probable label counts" if threshold is None else f"probability ≥ {threshold:g}"
     tools = ", ".join(f"{name} {version(name)}" for name in _TOOLS)
-    return f"""# {description["name"]}
+    return f"""# {description.name}
 
 {STATEMENT}
 
@@ -80,8 +81,8 @@ unchanged{" but stored as fp16" if options.half_weights else ""}; nothing was tr
 
 - Made by: {model.made_by}, data set `{model.dataset}`, trainer `{model.trainer}`{trainer},
   plans `{model.plans_name}`, network {model.architecture}
-- Source: {description["source"]}
-- Licence: {description["licence"]}. {_licence_note(description["licence"])}
+- Source: {description.source}
+- Licence: {description.licence}. {_licence_note(description.licence)}
 
 ## Input
 
@@ -89,9 +90,9 @@ unchanged{" but stored as fp16" if options.half_weights else ""}; nothing was tr
 |---|---|---|---|
 {channels}
 
-- Labels: {", ".join(f"{name} {value}" for name, value in description["labels"].items())};
+- Labels: {", ".join(f"{name} {value}" for name, value in description.labels.items())};
   the lesions are: {target}; {rule}
-- Axes x, y, z of the training images towards {description["orientation"]} ({orientation})
+- Axes x, y, z of the training images towards {description.orientation} ({orientation})
 - Images {field},
   as told to the importer; nnU-Net does not record it
 
@@ -101,8 +102,8 @@ unchanged{" but stored as fp16" if options.half_weights else ""}; nothing was tr
 |---|---|---|---|
 {stages}
 
-- One graph per configuration: the mean of the {description["averaging"]} over
-  {description["folds"]} fold(s){mirrors}
+- One graph per configuration: the mean of the {description.averaging} over
+  {description.folds} fold(s){mirrors}
 - Written graph against torch on noise: largest difference in probability {difference:.1e}
 
 ## What is not known

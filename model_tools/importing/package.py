@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from model_tools.importing import v1, v2
 from model_tools.importing.archive import opened
 from model_tools.importing.card import import_card
@@ -20,6 +22,7 @@ from operators.errors import ConfigurationError
 from operators.lesion_segmentation.model_package import (
     CARD_FILE,
     NETWORK_FILE,
+    SCHEMA_VERSION,
     Channel,
     ModelDescription,
     ModelPackage,
@@ -189,62 +192,90 @@ def import_package(source: Path, target: Path, options: ImportOptions) -> ModelP
     return load_model_package(target)
 
 
-def _write_package(
-    model: TrainedModel, origin: dict[str, Any], package: Path, options: ImportOptions
-) -> None:
+def _file_of(stage: TrainedStage) -> str:
+    return NETWORK_FILE if stage.stage == "fullres" else LOWRES_FILE
+
+
+def describe(
+    model: TrainedModel, origin: dict[str, Any], name: str, options: ImportOptions
+) -> ModelDescription:
+    """What model.json will say, with empty checksums.
+
+    Raises
+    ------
+    ConfigurationError
+        If the user's decisions do not fit the model.
+    """
     roles = channel_roles(model, options.roles or tuple(origin.get("roles", ())) or None)
-    targets = _targets(model, options.target_labels)
-    axes = model.mirror_axes if options.mirror else ()
-    files: list[str] = []
-    networks: list[Network] = []
-    differences: list[float] = []
-    for stage in model.stages:
-        name = NETWORK_FILE if stage.stage == "fullres" else LOWRES_FILE
-        written, difference = _write_network(
-            stage, model, axes, options.half_weights, package / name
-        )
-        files += written
-        differences.append(difference)
-        networks.append(
-            Network(
-                file=name,
-                stage=stage.stage,
-                spacing_zyx_mm=stage.spacing_mm,
-                patch_size_zyx=stage.patch,
-            )
-        )
-    threshold = options.threshold or (0.5 if len(model.labels) == 2 else None)
     stated = options.licence or origin.get("licence") or model.licence
+    threshold = options.threshold
+    if threshold is None and len(model.labels) == 2:
+        threshold = 0.5
     description: dict[str, Any] = {
-        "schema_version": "1.1",
-        "name": package.name,
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
         "version": options.version,
         "body_site": options.body_site,
         "channels": [
             Channel(role=role, normalisation=c.normalisation, intensity=c.intensity)
             for role, c in zip(roles, model.channels, strict=True)
         ],
+        "reference_role": options.reference_role or "",
         "labels": model.labels,
-        "target_labels": targets,
+        "target_labels": _targets(model, options.target_labels),
         "orientation": options.orientation or model.orientation or "LPS",
         "transpose_forward": model.transpose_forward,
         "preprocessing": "nnunet",
         "resampling": model.resampling,
         "brain_only": options.brain_only,
-        "networks": networks,
+        "networks": [
+            Network(
+                file=_file_of(stage),
+                stage=stage.stage,
+                spacing_zyx_mm=stage.spacing_mm,
+                patch_size_zyx=stage.patch,
+            )
+            for stage in model.stages
+        ],
         "folds": len(model.stages[-1].folds),
         "averaging": model.averaging,
-        "mirror_axes": axes,
+        "mirror_axes": model.mirror_axes if options.mirror else (),
         "threshold": threshold,
         "source": options.source or origin.get("source") or f"{model.made_by}, {model.dataset}",
         "licence": stated or "not stated",
-        "files": {},
+        "files": {_file_of(stage): "" for stage in model.stages},
     }
-    if options.reference_role is not None:
-        description["reference_role"] = options.reference_role
-    (package / CARD_FILE).write_text(
-        import_card(model, description, origin, max(differences), options), encoding="utf-8"
-    )
-    description["files"] = {name: file_sha256(package / name) for name in (*files, CARD_FILE)}
-    write_model_description(package, ModelDescription.model_validate(description))
+    try:
+        return ModelDescription.model_validate(description)
+    except ValidationError as error:
+        detail = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        raise ConfigurationError(
+            f"model package {name}",
+            f"what is asked for does not make a valid package ({detail}).",
+            "Correct the option.",
+        ) from error
+
+
+def _write_package(
+    model: TrainedModel, origin: dict[str, Any], package: Path, options: ImportOptions
+) -> None:
+    description = describe(model, origin, package.name, options)
+    files: list[str] = [CARD_FILE]
+    differences: list[float] = []
+    for stage in model.stages:
+        written, difference = _write_network(
+            stage,
+            model,
+            description.mirror_axes,
+            options.half_weights,
+            package / _file_of(stage),
+        )
+        files += written
+        differences.append(difference)
+    card = import_card(model, description, origin, max(differences), options)
+    (package / CARD_FILE).write_text(card, encoding="utf-8")
+    checksums = {name: file_sha256(package / name) for name in files}
+    write_model_description(package, description.model_copy(update={"files": checksums}))
     load_model_package(package)

@@ -288,7 +288,7 @@ def read_v2(folder: Path, choice: Choice) -> TrainedModel:
     """
     try:
         return _read(folder, choice)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise unsupported(
             folder.name,
             f"{PLANS} or {DATASET} lacks an entry that nnU-Net v2 writes ({error!r}).",
