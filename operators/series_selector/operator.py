@@ -17,7 +17,7 @@ NAME = "series_selector"
 
 
 class SeriesSelectorOperator(Operator):  # type: ignore[misc]
-    """Chooses the current and the prior study and their series, and reads the pixels of those.
+    """Chooses the current and the earlier studies and their series, and reads the pixels of those.
 
     Ports
     -----

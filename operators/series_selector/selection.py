@@ -15,10 +15,16 @@ from operators.messages import (
     SelectedStudies,
     SelectedStudy,
     Series,
+    Study,
     StudyCollection,
 )
 from operators.series_selector.assessment import StudyAssessment
-from operators.series_selector.prior_segmentations import own_segmentations
+from operators.series_selector.lesion_objects import (
+    LesionObjects,
+    find_lesion_objects,
+    remarks,
+)
+from operators.series_selector.protocol import compare_protocols
 from operators.series_selector.settings import SeriesSelectorSettings
 from operators.series_selector.time_points import TimePoints, find_time_points
 
@@ -31,7 +37,7 @@ def select_studies(
     read_volume: ReadVolume,
     today: date,
 ) -> SelectedStudies:
-    """Choose the current and the prior study and their series, and read the pixels of those.
+    """Choose the current and the earlier studies and their series, and read the pixels of those.
 
     Parameters
     ----------
@@ -50,15 +56,31 @@ def select_studies(
         If no current study can be chosen, or a chosen series cannot be read.
     """
     points = find_time_points(collection.studies, settings, today)
+    named = _named(points)
+    objects = {a.study.study_uid: find_lesion_objects(a.study) for _, a in named}
+    current, *earlier = [
+        _read(
+            assessment, points.current, objects[assessment.study.study_uid], settings, read_volume
+        )
+        for _, assessment in named
+    ]
     notes = [*collection.quality, *points.notes, *_remarks(points, settings)]
-    current = _read(points.current, points.current, settings, read_volume)
-    prior = None
-    if points.prior is not None:
-        prior = _read(points.prior, points.current, settings, read_volume)
+    for name, assessment in named:
+        notes += remarks(objects[assessment.study.study_uid], name)
+    notes += _objects_left_aside(collection.studies, named)
+    notes += compare_protocols(
+        current,
+        [(name, one) for (name, _), one in zip(named[1:], earlier, strict=True)],
+        settings.protocol,
+    )
+    prior = earlier[0] if earlier else None
     return SelectedStudies(
         current=current,
         prior=prior,
-        prior_segmentations=own_segmentations(points.earlier),
+        prior_segmentations=()
+        if prior is None
+        else objects[prior.study.study_uid].segmentations(prior.study),
+        earlier=tuple(earlier[1:]),
         quality=tuple(notes),
         timing_s=dict(collection.timing_s),
     )
@@ -69,9 +91,47 @@ def with_timing(selected: SelectedStudies, stage: str, seconds: float) -> Select
     return replace(selected, timing_s={**selected.timing_s, stage: seconds})
 
 
+def _named(points: TimePoints) -> list[tuple[str, StudyAssessment]]:
+    """Every study that is used with its name in notes, the current one first."""
+    named = [("current", points.current)]
+    if points.prior is not None:
+        named.append(("prior", points.prior))
+    for assessment in points.earlier:
+        days = _interval(assessment, points.current)
+        named.append((f"earlier ({days} days before)", assessment))
+    return named
+
+
+def _interval(assessment: StudyAssessment, current: StudyAssessment) -> int | None:
+    if assessment.study.acquired is None or current.study.acquired is None:
+        return None
+    return (current.study.acquired - assessment.study.acquired).days
+
+
+def _objects_left_aside(
+    studies: Sequence[Study], named: Sequence[tuple[str, StudyAssessment]]
+) -> list[QualityNote]:
+    """A remark on results of this application for studies that are not used."""
+    used = {assessment.study.study_uid for _, assessment in named}
+    number = sum(
+        len(find_lesion_objects(study).own) for study in studies if study.study_uid not in used
+    )
+    if number == 0:
+        return []
+    return [
+        QualityNote(
+            "lesion_objects_without_study",
+            "info",
+            f"{number} result object(s) of this application belong to studies whose images are not "
+            "used; lesion identities are not taken from them.",
+        )
+    ]
+
+
 def _read(
     assessment: StudyAssessment,
     current: StudyAssessment,
+    objects: LesionObjects,
     settings: SeriesSelectorSettings,
     read_volume: ReadVolume,
 ) -> SelectedStudy:
@@ -82,17 +142,18 @@ def _read(
             continue
         volume, headers = read_volume(chosen.series)
         series[role] = SelectedSeries(role, chosen.reason, chosen.series, volume, tuple(headers))
-    interval = None
-    if assessment.study.acquired is not None and current.study.acquired is not None:
-        interval = (current.study.acquired - assessment.study.acquired).days
-    return SelectedStudy(assessment.study, series, assessment.rejected, interval)
+    return SelectedStudy(
+        assessment.study,
+        series,
+        assessment.rejected,
+        _interval(assessment, current),
+        objects.own,
+    )
 
 
 def _remarks(points: TimePoints, settings: SeriesSelectorSettings) -> list[QualityNote]:
     notes = []
-    named = [("current", points.current), ("prior", points.prior)]
-    present = [(name, assessment) for name, assessment in named if assessment is not None]
-    for name, assessment in present:
+    for name, assessment in _named(points):
         for role, reason in assessment.ambiguous.items():
             notes.append(
                 QualityNote(
@@ -123,14 +184,19 @@ def _remarks(points: TimePoints, settings: SeriesSelectorSettings) -> list[Quali
                 QualityNote(problem.code, "warning", f"{name} {role}, {label}: {problem.message}")
                 for problem in chosen.series.problems
             ]
-    if points.prior is not None:
-        for role in settings.optional_roles:
-            if (role in points.current.chosen) != (role in points.prior.chosen):
-                notes.append(
-                    QualityNote(
-                        "roles_differ",
-                        "info",
-                        f"Only one of the two studies has a usable {role} series.",
-                    )
+    earlier = [] if points.prior is None else [points.prior, *points.earlier]
+    for role in settings.optional_roles:
+        having = sum(role in assessment.chosen for assessment in earlier)
+        if (role in points.current.chosen and having < len(earlier)) or (
+            role not in points.current.chosen and having
+        ):
+            notes.append(
+                QualityNote(
+                    "roles_differ",
+                    "info",
+                    f"Only one of the two studies has a usable {role} series."
+                    if len(earlier) == 1
+                    else f"Only some of the studies have a usable {role} series.",
                 )
+            )
     return notes

@@ -200,6 +200,29 @@ class ContrastRules(Settings):
     """Vocabularies that say that contrast agent was given."""
 
 
+Ratio = Annotated[float, Field(ge=1)]
+
+
+class ProtocolTolerances(Settings):
+    """Differences between the protocols of two studies up to which the reader is not told."""
+
+    field_strength_t: Annotated[float, Field(ge=0)] = 0.2
+    """Tesla."""
+    slice_spacing_ratio: Ratio = 1.2
+    """Larger by smaller distance between slices (the largest side of a voxel)."""
+    slice_thickness_ratio: Ratio = 1.2
+    """Larger by smaller slice thickness."""
+    pixel_ratio: Ratio = 1.5
+    """Larger by smaller pixel."""
+    echo_time_ratio: Ratio = 1.25
+    """Longer by shorter echo time; the same for the next two."""
+    repetition_time_ratio: Ratio = 1.25
+    inversion_time_ratio: Ratio = 1.15
+    """Inversion times decide what is dark, so that less is allowed."""
+    flip_angle_deg: Annotated[float, Field(ge=0)] = 30.0
+    """Degrees."""
+
+
 class SeriesSelectorSettings(Settings):
     """Section ``settings.series_selector`` of app.yaml."""
 
@@ -212,11 +235,16 @@ class SeriesSelectorSettings(Settings):
     current_study_uid: str | None = None
     """Force the current study."""
     prior_study_uid: str | None = None
-    """Force the prior study."""
+    """Force the prior study; other earlier studies are then not used."""
     use_prior: bool = True
     """False ignores every earlier study."""
+    maximum_earlier_studies: Annotated[int, Field(ge=1)] = 12
+    """At most so many studies before the current one are used: the newest ones and the first. Each
+    takes memory and time, a 3D study of 1 mm about 0.3 GB."""
     future_tolerance_days: Annotated[int, Field(ge=0)] = 1
     """Days by which a study date may lie ahead of this computer's date (time zones)."""
+    protocol: ProtocolTolerances = ProtocolTolerances()
+    """When a difference between the studies' protocols is mentioned."""
     modalities: tuple[str, ...] = ("MR",)
     """A study without a series of one of these is no time point."""
     vocabulary: dict[str, Vocabulary] = Field(min_length=1)

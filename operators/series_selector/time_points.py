@@ -1,4 +1,4 @@
-"""Which study is current and which is prior."""
+"""Which study is current and which are earlier."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ class TimePoints:
 
     current: StudyAssessment
     prior: StudyAssessment | None
-    earlier: tuple[Study, ...]
-    """The prior study and every study before it, newest first, with or without images."""
+    """The latest earlier study that can be used."""
+    earlier: tuple[StudyAssessment, ...]
+    """The usable studies before ``prior``, newest first."""
     notes: tuple[QualityNote, ...]
 
 
 def find_time_points(
     studies: Sequence[Study], settings: SeriesSelectorSettings, today: date
 ) -> TimePoints:
-    """Choose the current and the prior study.
+    """Choose the current and the earlier studies.
 
     The current study is the last one of the newest day that has the reference role; an older day
-    is never taken instead. The prior is the newest study before it that has every required role.
-    Studies of one day are ordered by their time.
+    is never taken instead. Every study before it that has every required role is an earlier one,
+    the newest of them the prior. Beyond the largest number of them, the newest ones and the very
+    first are kept. Studies of one day are ordered by their time.
 
     Parameters
     ----------
@@ -65,9 +67,8 @@ def find_time_points(
     notes: list[QualityNote] = []
     current = _find_current(imaging, settings, notes)
     _require_roles(current, settings)
-    prior = _find_prior(current, imaging, _before(current.study, imaging), settings, notes)
-    earlier = [] if prior is None else [prior.study, *_before(prior.study, studies)]
-    return TimePoints(current, prior, tuple(earlier), tuple(notes))
+    found = _find_earlier(current, imaging, settings, notes)
+    return TimePoints(current, found[0] if found else None, tuple(found[1:]), tuple(notes))
 
 
 def _is_imaging(study: Study, settings: SeriesSelectorSettings) -> bool:
@@ -136,7 +137,11 @@ def _before(study: Study, studies: Sequence[Study]) -> list[Study]:
     earlier = [
         other for other in studies if other.acquired is not None and _when(other) < _when(study)
     ]
-    return sorted(earlier, key=_when, reverse=True)
+    return sorted(earlier, key=lambda other: (*_when(other), other.study_uid), reverse=True)
+
+
+def _undated(studies: Sequence[Study]) -> list[Study]:
+    return [study for study in studies if study.acquired is None]
 
 
 def _find_current(
@@ -215,30 +220,46 @@ def _require_roles(assessment: StudyAssessment, settings: SeriesSelectorSettings
         )
 
 
-def _find_prior(
+def _find_earlier(
     current: StudyAssessment,
     studies: Sequence[Study],
-    earlier: Sequence[Study],
     settings: SeriesSelectorSettings,
     notes: list[QualityNote],
-) -> StudyAssessment | None:
+) -> list[StudyAssessment]:
+    """The studies to compare with, newest first."""
+    before = _before(current.study, studies)
     if not settings.use_prior:
-        if earlier:
+        if before:
             notes.append(
                 QualityNote(
                     "prior_switched_off",
                     "info",
-                    f"{_count(len(earlier)).capitalize()} before the current one is not used: the"
+                    f"{_count(len(before)).capitalize()} before the current one is not used: the"
                     " settings switch the comparison off.",
                 )
             )
-        return None
+        return []
     if settings.prior_study_uid is not None:
-        return _forced_prior(current, studies, settings)
-    for index, study in enumerate(earlier):
+        prior = _forced_prior(current, studies, settings)
+        used = {current.study.study_uid, prior.study.study_uid}
+        others = sum(study.study_uid not in used for study in [*before, *_undated(studies)])
+        if others:
+            notes.append(
+                QualityNote(
+                    "other_studies_not_used",
+                    "warning",
+                    f"The settings name the prior study; {_count(others)} besides it and the"
+                    " current one is not used.",
+                )
+            )
+        return [prior]
+    usable = []
+    for study in before:
         assessment = assess(study, settings)
         reason = _why_not_prior(assessment, settings)
-        if reason is not None:
+        if reason is None:
+            usable.append(assessment)
+        else:
             notes.append(
                 QualityNote(
                     "prior_unusable",
@@ -246,26 +267,56 @@ def _find_prior(
                     f"{_label(study).capitalize()} is not compared with: {reason}.",
                 )
             )
-            continue
-        older = len(earlier) - index - 1
-        if older:
-            notes.append(
-                QualityNote(
-                    "older_studies_not_used",
-                    "info",
-                    f"{_count(older).capitalize()} before the prior one is not used.",
-                )
+    kept = _at_most(usable, settings.maximum_earlier_studies, notes)
+    _note_same_days(current, kept, notes)
+    return kept
+
+
+def _at_most(
+    usable: list[StudyAssessment], limit: int, notes: list[QualityNote]
+) -> list[StudyAssessment]:
+    """The newest studies and the first one."""
+    left = len(usable) - limit
+    if left <= 0:
+        return usable
+    kept = usable[:1] if limit == 1 else [*usable[: limit - 1], usable[-1]]
+    notes.append(
+        QualityNote(
+            "older_studies_not_used",
+            "warning",
+            f"{len(usable)} earlier studies can be compared with, and at most {limit} are (setting"
+            f" maximum_earlier_studies): {_count(left)} between the first and the newer ones is"
+            " not used."
+            if limit > 1
+            else f"{len(usable)} earlier studies can be compared with; the settings allow the"
+            " latest one only.",
+        )
+    )
+    return kept
+
+
+def _note_same_days(
+    current: StudyAssessment, earlier: Sequence[StudyAssessment], notes: list[QualityNote]
+) -> None:
+    if earlier and earlier[0].study.acquired == current.study.acquired:
+        notes.append(
+            QualityNote(
+                "prior_of_same_day",
+                "warning",
+                "The prior study was acquired on the day of the current one.",
             )
-        if study.acquired == current.study.acquired:
-            notes.append(
-                QualityNote(
-                    "prior_of_same_day",
-                    "warning",
-                    "The prior study was acquired on the day of the current one.",
-                )
+        )
+    days = [assessment.study.acquired for assessment in earlier]
+    for day in sorted({day for day in days if day is not None and days.count(day) > 1}):
+        interval = (current.study.acquired - day).days if current.study.acquired else 0
+        notes.append(
+            QualityNote(
+                "earlier_studies_of_one_day",
+                "info",
+                f"{days.count(day)} earlier studies were acquired on one day, {interval} days"
+                " before the current one.",
             )
-        return assessment
-    return None
+        )
 
 
 def _why_not_prior(assessment: StudyAssessment, settings: SeriesSelectorSettings) -> str | None:

@@ -109,12 +109,74 @@ def test_one_undated_study_is_fine(rules: SeriesSelectorSettings) -> None:
     assert selected.prior is None
 
 
-def test_the_third_study_is_left_aside_with_a_note(rules: SeriesSelectorSettings) -> None:
-    days = {"1.1": OLDER, "1.2": OLD, "1.3": NEW}
-    selected = run(rules, *(make_study(uid, *COMPLETE, day=day) for uid, day in days.items()))
+YEARS = {f"1.{n}": date(2015 + n, 3, 1) for n in range(1, 8)}
+
+
+@pytest.mark.parametrize("order", [1, -1, 3])
+def test_every_earlier_study_is_used_whatever_their_order(
+    rules: SeriesSelectorSettings, order: int
+) -> None:
+    studies = [make_study(uid, *COMPLETE, day=day) for uid, day in YEARS.items()]
+    mixed = studies[::order] if abs(order) == 1 else [*studies[2:], *studies[:2]]
+    selected = run(rules, *mixed)
+    assert selected.current.study.study_uid == "1.7"
+    assert selected.prior is not None
+    assert selected.prior.study.study_uid == "1.6"
+    assert [one.study.study_uid for one in selected.earlier] == ["1.5", "1.4", "1.3", "1.2", "1.1"]
+    assert [one.interval_days for one in selected.earlier][-1] == (YEARS["1.7"] - YEARS["1.1"]).days
+    assert selected.quality == ()
+
+
+def test_beyond_the_limit_the_newest_and_the_first_are_used_with_a_note(
+    rules: SeriesSelectorSettings,
+) -> None:
+    studies = [make_study(uid, *COMPLETE, day=day) for uid, day in YEARS.items()]
+    selected = run(rules, *studies, maximum_earlier_studies=3)
+    assert selected.prior is not None
+    kept = [selected.prior, *selected.earlier]
+    assert [one.study.study_uid for one in kept] == ["1.6", "1.5", "1.1"]
+    assert [(n.code, n.severity) for n in selected.quality] == [
+        ("older_studies_not_used", "warning")
+    ]
+    assert "each of 3 studies" in selected.quality[0].message
+    only = run(rules, *studies, maximum_earlier_studies=1)
+    assert only.earlier == ()
+    assert codes(only) == ["older_studies_not_used"]
+
+
+def test_an_unusable_study_among_many_is_named_and_passed_over(
+    rules: SeriesSelectorSettings,
+) -> None:
+    studies = [make_study(uid, *COMPLETE, day=day) for uid, day in YEARS.items()]
+    studies[3] = make_study("1.4", FLAIR_2D, day=YEARS["1.4"])
+    selected = run(rules, *studies)
+    assert "1.4" not in [one.study.study_uid for one in selected.earlier]
+    assert len(selected.earlier) == 4
+    assert codes(selected) == ["prior_unusable"]
+    assert "1.4" in selected.quality[0].message
+
+
+def test_earlier_studies_of_one_day_are_noted_and_ordered_alike(
+    rules: SeriesSelectorSettings,
+) -> None:
+    twins = [make_study(uid, *COMPLETE, day=OLD) for uid in ("1.2", "1.1")]
+    new = make_study("1.3", *COMPLETE, day=NEW)
+    first, second = run(rules, *twins, new), run(rules, new, *reversed(twins))
+    for selected in (first, second):
+        assert selected.prior is not None
+        assert selected.prior.study.study_uid == "1.2"
+        assert [one.study.study_uid for one in selected.earlier] == ["1.1"]
+        assert codes(selected) == ["earlier_studies_of_one_day"]
+
+
+def test_a_forced_prior_is_the_only_one(rules: SeriesSelectorSettings) -> None:
+    studies = [make_study(uid, *COMPLETE, day=day) for uid, day in YEARS.items()]
+    selected = run(rules, *studies, prior_study_uid="1.2")
     assert selected.prior is not None
     assert selected.prior.study.study_uid == "1.2"
-    assert codes(selected) == ["older_studies_not_used"]
+    assert selected.earlier == ()
+    assert codes(selected) == ["other_studies_not_used"]
+    assert "each of 5 studies" in selected.quality[0].message
 
 
 def test_an_unusable_prior_is_passed_over_with_a_warning(rules: SeriesSelectorSettings) -> None:
@@ -179,6 +241,7 @@ def test_forced_studies(rules: SeriesSelectorSettings) -> None:
     selected = run(rules, *studies, prior_study_uid="1.1")
     assert selected.prior is not None
     assert (selected.current.study.study_uid, selected.prior.study.study_uid) == ("1.3", "1.1")
+    assert codes(selected) == ["other_studies_not_used"]
     selected = run(rules, *studies, current_study_uid="1.2")
     assert selected.prior is not None
     assert (selected.current.study.study_uid, selected.prior.study.study_uid) == ("1.2", "1.1")
@@ -335,21 +398,35 @@ def write_segmentation(path: Path, model: str, made: str) -> InstanceRef:
     return InstanceRef(path, header.SOPInstanceUID, header.SOPClassUID)
 
 
-def test_prior_segmentations_of_this_application_newest_first(
+def test_results_of_this_application_are_found_in_each_study_newest_first(
     rules: SeriesSelectorSettings, tmp_path: Path
 ) -> None:
     first = write_segmentation(tmp_path / "a.dcm", NAME, "090000")
     second = write_segmentation(tmp_path / "b.dcm", NAME, "100000")
+    report = write_segmentation(tmp_path / "r.dcm", NAME, "093000")
     foreign = write_segmentation(tmp_path / "c.dcm", "Another tool", "110000")
     older = write_segmentation(tmp_path / "d.dcm", NAME, "120000")
     current = write_segmentation(tmp_path / "e.dcm", NAME, "130000")
+    alone = write_segmentation(tmp_path / "f.dcm", NAME, "140000")
     studies = (
         make_study("1.3", *COMPLETE, day=NEW, segmentations=(current,)),
-        make_study("1.2", *COMPLETE, day=OLD, segmentations=(first, foreign, second)),
+        replace(
+            make_study("1.2", *COMPLETE, day=OLD, segmentations=(first, foreign, second)),
+            structured_reports=(report,),
+        ),
         make_study("1.1", *COMPLETE, day=OLDER, segmentations=(older,)),
+        make_study("1.0", series=(), day=OLDER, segmentations=(alone,)),
     )
-    assert run(rules, *studies).prior_segmentations == (second, first, older)
+    selected = run(rules, *studies)
+    assert selected.prior is not None
+    assert selected.current.lesion_objects == (current,)
+    assert selected.prior.lesion_objects == (second, report, first)
+    assert selected.prior_segmentations == (second, first)
+    assert [one.lesion_objects for one in selected.earlier] == [(older,)]
+    assert codes(selected) == ["foreign_segmentation", "lesion_objects_without_study"]
     assert run(rules, *studies, use_prior=False).prior_segmentations == ()
     (tmp_path / "b.dcm").write_bytes(b"not DICOM")
-    with pytest.raises(InputError, match=r"segmentation b\.dcm"):
-        run(rules, *studies)
+    damaged = run(rules, *studies)
+    assert damaged.prior is not None
+    assert damaged.prior.lesion_objects == (report, first)
+    assert "lesion_object_unreadable" in codes(damaged)
