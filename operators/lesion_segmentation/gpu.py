@@ -51,6 +51,14 @@ class GpuError(RuntimeError):
     """A CUDA call failed; the text names the call and CUDA's reason."""
 
 
+def _call(library: Any, function: str, *arguments: Any) -> Any:
+    """Call a function of cuda-python and return its one result (or None)."""
+    status, *results = getattr(library, function)(*arguments)
+    if int(status) != 0:
+        raise GpuError(f"{function} failed ({getattr(status, 'name', status)})")
+    return results[0] if results else None
+
+
 @dataclass(frozen=True)
 class GpuIdentity:
     """What a GPU is."""
@@ -78,7 +86,7 @@ class GpuMemory:
 
 
 class Gpu:
-    """The first GPU that CUDA shows, with the kernels compiled for it.
+    """The first GPU that CUDA shows, with the kernels compiled for it; ``open_gpu`` opens it.
 
     Raises
     ------
@@ -89,9 +97,6 @@ class Gpu:
     def __init__(self, driver: Any, nvrtc: Any) -> None:
         self._driver = driver
         self._nvrtc = nvrtc
-        self.call("cuInit", 0)
-        if self.call("cuDeviceGetCount") == 0:
-            raise GpuError("CUDA shows no device")
         self._device = self.call("cuDeviceGet", 0)
         self.identity = self._identify()
         if self.identity.capability < _LOWEST_CAPABILITY:
@@ -109,11 +114,7 @@ class Gpu:
         GpuError
             If it does not answer CUDA_SUCCESS.
         """
-        answer = getattr(self._driver, function)(*arguments)
-        status, results = answer[0], answer[1:]
-        if int(status) != 0:
-            raise GpuError(f"{function} failed ({getattr(status, 'name', status)})")
-        return results[0] if results else None
+        return _call(self._driver, function, *arguments)
 
     @property
     def stream(self) -> int:
@@ -179,13 +180,6 @@ class Gpu:
         """Wait until everything on the stream is done."""
         self.call("cuStreamSynchronize", self._stream)
 
-    def free_bytes(self) -> int:
-        """Device memory that is free now."""
-        answer = self._driver.cuMemGetInfo()
-        if int(answer[0]) != 0:
-            raise GpuError("cuMemGetInfo failed")
-        return int(answer[1])
-
     def _identify(self) -> GpuIdentity:
         attribute = self._driver.CUdevice_attribute
         major = attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
@@ -225,18 +219,17 @@ def compile_kernels(nvrtc: Any, capability: tuple[int, int]) -> bytes:
         If NVRTC does not compile it, as for a capability that it does not know.
     """
 
-    def call(function: str, *arguments: Any) -> Any:
-        status, *results = getattr(nvrtc, function)(*arguments)
-        if int(status) != 0:
-            raise GpuError(f"{function} failed ({getattr(status, 'name', status)})")
-        return results[0] if results else None
-
-    program = call("nvrtcCreateProgram", KERNELS.read_bytes(), b"kernels.cu", 0, [], [])
+    program = _call(nvrtc, "nvrtcCreateProgram", KERNELS.read_bytes(), b"kernels.cu", 0, [], [])
     options = [f"--gpu-architecture=sm_{capability[0]}{capability[1]}".encode()]
-    call("nvrtcCompileProgram", program, len(options), options)
-    image = b" " * int(call("nvrtcGetCUBINSize", program))
-    call("nvrtcGetCUBIN", program, image)
+    _call(nvrtc, "nvrtcCompileProgram", program, len(options), options)
+    image = b" " * int(_call(nvrtc, "nvrtcGetCUBINSize", program))
+    _call(nvrtc, "nvrtcGetCUBIN", program, image)
     return image
+
+
+def _count(driver: Any) -> int:
+    _call(driver, "cuInit", 0)
+    return int(_call(driver, "cuDeviceGetCount"))
 
 
 def _try_out(gpu: Gpu) -> None:
@@ -274,11 +267,11 @@ def open_gpu(driver: Any = None, nvrtc: Any = None, devices: Path = Path("/dev")
     """
     present = any(devices.glob("nvidia[0-9]*"))
     try:
-        gpu = Gpu(
-            driver or importlib.import_module("cuda.bindings.driver"),
-            nvrtc or importlib.import_module("cuda.bindings.nvrtc"),
-        )
+        driver = driver or importlib.import_module("cuda.bindings.driver")
+        if _count(driver) == 0:
+            raise GpuError("CUDA shows no device")
         present = True
+        gpu = Gpu(driver, nvrtc or importlib.import_module("cuda.bindings.nvrtc"))
         _try_out(gpu)
     except (GpuError, ImportError, RuntimeError) as error:
         # cuda-python raises a RuntimeError of its own where the driver's library is missing
