@@ -13,6 +13,7 @@ import torch
 from model_tools.build import add_build
 from model_tools.change.command import add_change
 from model_tools.evaluate.command import add_evaluate
+from model_tools.fetch import add_fetch
 from model_tools.importing.command import add_import
 from operators.errors import ConfigurationError
 
@@ -96,6 +97,7 @@ def main() -> None:
     card.add_argument("--drop-channel", help="the removed channel, as t1")
     card.set_defaults(run=_card)
     add_import(commands)
+    add_fetch(commands)
     add_evaluate(commands)
     add_build(commands)
     add_change(commands)
