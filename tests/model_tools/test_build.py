@@ -9,18 +9,33 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tensorrt_rtx
+import torch
 
 from model_tools.__main__ import main
 from model_tools.build import SHIPPED_TARGETS, build_engines
+from model_tools.importing.generic_unet import GenericUNet, GenericUNetPlan
+from model_tools.importing.graph import ensemble_graph, export_member
 from operators.errors import ConfigurationError
 from operators.lesion_segmentation.engine_cache import EngineCache
 from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import NETWORK_FILE, load_model_package
-from operators.lesion_segmentation.network_source import network_source
+from operators.lesion_segmentation.network_source import (
+    NetworkShape,
+    NetworkSource,
+    network_source,
+)
+from operators.lesion_segmentation.tensorrt_build import (
+    GpuPrecision,
+    build_engine,
+    prepare_network,
+)
 from operators.lesion_segmentation.tensorrt_engine import engine_key
 from tests.conftest import ROOT
 from tests.model_tools.published_size import PARAMETERS
@@ -168,3 +183,64 @@ def test_a_network_that_differs_from_its_description_is_refused(tmp_path: Path) 
     package = write_package(tmp_path / "p", ("flair", "t2"), random_network(3))
     with pytest.raises(ConfigurationError, match="has the tensors"):
         build_engines(package, ("sm89",), tmp_path / "engines")
+
+
+def _residual() -> torch.nn.Module:
+    from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+
+    return ResidualEncoderUNet(
+        input_channels=2,
+        n_stages=3,
+        features_per_stage=[4, 8, 8],
+        conv_op=torch.nn.Conv3d,
+        kernel_sizes=[[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+        n_blocks_per_stage=[1, 1, 1],
+        num_classes=3,
+        n_conv_per_stage_decoder=[1, 1],
+        conv_bias=True,
+        norm_op=torch.nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=torch.nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    ).eval()
+
+
+def _version_1() -> torch.nn.Module:
+    plan = GenericUNetPlan(
+        channels=2,
+        labels=3,
+        base_features=4,
+        strides=((1, 2, 2), (2, 2, 2)),
+        kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+    )
+    return GenericUNet(plan).eval()
+
+
+@pytest.mark.parametrize(
+    ("network", "averaging", "mirror_axes"),
+    [(_residual, "logits", (0, 2)), (_version_1, "softmax", (0, 1, 2))],
+)
+def test_imported_networks_can_be_built_with_their_mirrors(
+    tmp_path: Path,
+    network: Callable[[], torch.nn.Module],
+    averaging: Literal["logits", "softmax"],
+    mirror_axes: tuple[int, ...],
+) -> None:
+    patch = (8, 16, 24)
+    torch.manual_seed(3)
+    folds = [network().state_dict() for _ in range(2)]
+    model = ensemble_graph(export_member(network(), 2, patch), folds, averaging, mirror_axes)
+    file = tmp_path / NETWORK_FILE
+    onnx.save(model, file)
+    source = NetworkSource("p", "p 1", file, "0" * 64, NetworkShape(2, 3, patch))
+    precisions: tuple[GpuPrecision, ...] = ("fp32", "bf16", "fp16")
+    prepared = {precision: prepare_network(file, precision) for precision in precisions}
+    for content in prepared.values():
+        assert build_engine(tensorrt_rtx, source, content, "sm120")[1:4] == b"trt"
+    image = np.random.default_rng(3).normal(size=(1, 2, *patch)).astype(np.float32)
+    exact, half = (
+        onnxruntime.InferenceSession(content).run(None, {"image": image})[0]
+        for content in (str(file), prepared["fp16"])
+    )
+    assert 0 < np.abs(exact - half).max() < 5e-3 * np.ptp(exact)
