@@ -1,1 +1,1 @@
-"""The application as a container: manifests, entrypoint, bill of materials, lock file, test engine."""
+"""The application as a container: manifests, entrypoint, bill of materials, locks."""

@@ -78,8 +78,8 @@ def extract(export: Path) -> int:
                     shutil.copy(source, target / source.name)
         except (OSError, shutil.Error) as error:
             print(
-                f"extract: {name} cannot be copied to {target} ({error}). The folder must exist and "
-                f"be writable for user {os.getuid()}; or run with --user.",
+                f"extract: {name} cannot be copied to {target} ({error}). The folder must exist "
+                f"and be writable for user {os.getuid()}; or run with --user.",
                 file=sys.stderr,
             )
             return WRONG_USE

@@ -114,9 +114,9 @@ def _python_package(distribution: Distribution) -> Component:
 def _declared_licence(distribution: Distribution) -> str:
     """Licence expression, else classifiers, else the first line of the licence field."""
     metadata = distribution.metadata
-    expression = metadata.get("License-Expression")
+    expression = metadata.get_all("License-Expression")
     if expression:
-        return str(expression)
+        return str(expression[0])
     classifiers = [
         text.rsplit(" :: ", 1)[-1]
         for text in metadata.get_all("Classifier") or []
@@ -124,7 +124,7 @@ def _declared_licence(distribution: Distribution) -> str:
     ]
     if classifiers:
         return "; ".join(sorted(classifiers))
-    return _first_line(str(metadata.get("License") or "")) or "not stated"
+    return _first_line("".join(metadata.get_all("License") or [])) or "not stated"
 
 
 def _first_line(text: str) -> str:
