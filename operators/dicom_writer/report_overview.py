@@ -23,18 +23,19 @@ _REGIONS: tuple[Region, ...] = (
     "unspecified",
 )
 _PLOT_CM = (9.6, 4.9)
+_ALONE = 9.0 * cm
 
 
 def overview(sheet: Sheet) -> list[Flowable]:
-    """The plot beside the tables of dissemination."""
+    """The plot beside the tables of dissemination; without a lesion the tables alone."""
+    if not sheet.follow_up.lesions:
+        table = _in_space(sheet, _ALONE)
+        table.hAlign = "LEFT"
+        return [sheet.section(sheet.text["by_region"]), table, *_in_time(sheet)]
     left = 9.9 * cm
     width = WIDTH - left
     title = sheet.text["plots" if sheet.compared else "plots_baseline"]
-    plot: Flowable = Spacer(0, 0)
-    if sheet.follow_up.lesions:
-        plot = Image(io.BytesIO(_plot(sheet)), width=_PLOT_CM[0] * cm, height=_PLOT_CM[1] * cm)
-    else:
-        title = ""
+    plot = Image(io.BytesIO(_plot(sheet)), width=_PLOT_CM[0] * cm, height=_PLOT_CM[1] * cm)
     block = Table(
         [
             [

@@ -20,6 +20,7 @@ from operators.dicom_writer.common import OutputContext
 from operators.dicom_writer.preview import HEADER_PX, PICTURE_PX, write_preview
 from operators.dicom_writer.rendering import build_scene
 from operators.dicom_writer.report import write_report
+from operators.dicom_writer.settings import DICOMWriterSettings
 from operators.messages import FollowUp, Lesion, Totals
 from tests.operators.dicom_writer.validators import entity_errors, object_errors
 from tests.operators.followup_example import CENTRE, LESIONS, make_follow_up
@@ -67,12 +68,20 @@ def _position(image: Dataset, rows: np.ndarray, columns: np.ndarray) -> np.ndarr
 
 
 def _coloured(image: Dataset, change: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the picture's pixels that are nearly in a change's colour."""
+    """Rows and columns of the pixels that are nearly in a change's colour, in the pane of the
+    current study."""
     pixels = image.pixel_array.astype(int)
     near = np.abs(pixels - CHANGE_COLOURS[change]).max(axis=2) < 70  # type: ignore[index]
     near[:HEADER_PX] = False
     near[HEADER_PX + PICTURE_PX :] = False
+    near[:, : image.Columns - PICTURE_PX] = False
     return np.nonzero(near)
+
+
+def _panes(image: Dataset) -> list[np.ndarray]:
+    """The pictures beside each other, without header and legend."""
+    pixels = image.pixel_array[HEADER_PX : HEADER_PX + PICTURE_PX]
+    return [pixels[:, left : left + PICTURE_PX] for left in range(0, pixels.shape[1], PICTURE_PX)]
 
 
 def test_one_image_for_each_slice_with_brain_in_order(classic: Case) -> None:
@@ -91,7 +100,7 @@ def test_images_are_plain_rgb_secondary_captures(classic: Case) -> None:
         assert image.SOPClassUID == SecondaryCaptureImageStorage
         assert image.file_meta.TransferSyntaxUID == RLELossless
         assert image.PhotometricInterpretation == "RGB"
-        assert (image.Columns, image.BitsAllocated) == (PICTURE_PX, 8)
+        assert (image.Columns, image.BitsAllocated) == (2 * PICTURE_PX, 8)
         assert image.BurnedInAnnotation == "NO"
         assert image.BodyPartExamined == "BRAIN"
         assert image.pixel_array.shape == (image.Rows, image.Columns, 3)
@@ -147,7 +156,7 @@ def test_pixels_are_square_in_millimetres(classic: Case) -> None:
     for image in classic.images:
         assert image.PixelSpacing[0] == image.PixelSpacing[1]
     middle = classic.images[len(classic.images) // 2]
-    grey = middle.pixel_array[HEADER_PX : HEADER_PX + PICTURE_PX, :-30, 0]
+    grey = _panes(middle)[-1][:, :-30, 0]
     # the analytic head's skull is black, so the brain is the bright part around the middle
     parts, _ = ndimage.label(grey > 70)
     brain = parts == parts[PICTURE_PX // 3, PICTURE_PX // 2 + 40]
@@ -178,9 +187,62 @@ def test_new_lesions_are_marked_in_every_slice_they_are_in(classic: Case) -> Non
     for image, index in zip(classic.images, scene.shown_slices, strict=True):
         outlines = [one for one in scene.outlines(index) if one.lesion.change == "new"]
         rows, columns = _coloured(image, "new")
-        rows, columns = rows[columns < PICTURE_PX - 16], columns[columns < PICTURE_PX - 16]
+        # the bar at the right edge shows every slice with a new lesion
+        rows = rows[columns < image.Columns - 16]
         # an arrow alone has more pixels than this; other slices have none
         assert (len(rows) > 100) == bool(outlines)
+
+
+def test_both_panes_show_the_same_place(classic: Case) -> None:
+    """The stable lesion of both studies lies at the same pixel of both panes."""
+    lesion = classic.follow_up.lesions[0]
+    assert lesion.change == "stable"
+    scene = build_scene(classic.follow_up)
+    index = scene.largest_slice(lesion)
+    assert index is not None
+    image = classic.images[index - scene.shown_slices.start]
+    prior, current = (pane.astype(int) for pane in _panes(image))
+    grid = np.indices((PICTURE_PX, PICTURE_PX)).reshape(2, -1)
+    left = image.Columns - PICTURE_PX
+    places = _position(image, grid[0] + HEADER_PX, grid[1] + left)
+    near = np.linalg.norm(places - lesion.centroid_lps_mm, axis=1) < 12.0
+    middles = []
+    for pane in (prior, current):
+        bright = (pane.min(axis=2) > 200).ravel() & near
+        assert bright.sum() > 100
+        middles.append(places[bright].mean(axis=0))
+    assert np.linalg.norm(middles[0] - middles[1]) < 1.0
+    assert np.linalg.norm(middles[1] - lesion.centroid_lps_mm) < 2.5
+
+
+def test_the_prior_pane_has_rings_where_lesions_are_new_and_nothing_else(classic: Case) -> None:
+    scene = build_scene(classic.follow_up)
+    for image, index in zip(classic.images, scene.shown_slices, strict=True):
+        prior = _panes(image)[0].astype(int)
+        coloured = (prior.max(axis=2) - prior.min(axis=2)) > 90
+        new = [one.lesion for one in scene.outlines(index) if one.lesion.change == "new"]
+        assert bool(coloured.any()) == bool(new)
+        rows, columns = np.nonzero(coloured)
+        left = image.Columns - PICTURE_PX
+        places = _position(image, rows + HEADER_PX, columns + left)
+        for lesion in new:
+            offset = places - lesion.centroid_lps_mm
+            offset -= np.outer(offset @ scene.flair.direction[:, 0], scene.flair.direction[:, 0])
+            around = np.linalg.norm(offset, axis=1)
+            assert around.min() > 3.0, "the place itself is left free"
+            assert around.max() < 15.0
+
+
+def test_danish_preview_differs_in_its_words_only(classic: Case, tmp_path: Path) -> None:
+    settings = DICOMWriterSettings(language="da")
+    context = OutputContext(classic.follow_up, settings, created=CREATED, seed="test")
+    paths = write_preview(tmp_path, context)
+    english, danish = classic.images[5], dcmread(paths[5])
+    assert danish.pixel_array.shape == english.pixel_array.shape
+    differ = (danish.pixel_array != english.pixel_array).any(axis=2)
+    assert differ[:HEADER_PX].any()
+    assert differ[HEADER_PX + PICTURE_PX :].any()
+    assert differ.mean() < 0.03
 
 
 def test_a_resolved_lesion_is_shown_dashed_where_it_was(classic: Case) -> None:
@@ -202,6 +264,8 @@ def test_baseline_and_no_lesion_give_valid_series(
 ) -> None:
     case = _case(tmp_path, **options)
     assert len(case.images) > 15
+    panes = 2 if "empty" in options else 1
+    assert case.images[0].Columns == panes * PICTURE_PX
     assert not object_errors(need_tool("dciodvfy"), case.paths[7])
     rows, _ = _coloured(case.images[10], "baseline")
     assert bool(len(rows)) == ("prior" in options)

@@ -22,6 +22,7 @@ from operators.errors import OutputError
 from operators.messages import FollowUp, Registration
 from tests.operators.followup_example import (
     CURRENT_DATE,
+    EARLIER_DATES,
     PRIOR_DATE,
     PRIOR_MOTION,
     make_follow_up,
@@ -50,10 +51,10 @@ def test_the_contract_is_kept_field_by_field(follow_up: FollowUp, tmp_path: Path
     write_results(path, build_results(follow_up, TIMING))
     results = json.loads(path.read_text(encoding="utf-8"))
 
-    assert results["schema_version"] == "1.0"
+    assert results["schema_version"] == "1.1"
     assert set(results) == {
-        "schema_version", "software", "model", "current", "prior", "registration", "lesions",
-        "totals", "quality", "timing_s",
+        "schema_version", "software", "model", "current", "prior", "earlier", "registration",
+        "lesions", "totals", "time_points", "dissemination", "quality", "timing_s",
     }  # fmt: skip
     assert results["software"] == {"name": "MS Lesion Follow-up", "version": "0.1.0"}
     assert set(results["model"]) == {"name", "version", "sha256", "engine", "precision"}
@@ -89,6 +90,91 @@ def test_the_contract_is_kept_field_by_field(follow_up: FollowUp, tmp_path: Path
     assert results["totals"]["new_count"] == 2
     assert [note["code"] for note in results["quality"]] == ["spacing", "protocol_changed"]
     assert results["timing_s"] == TIMING
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> FollowUp:
+    return make_follow_up(tmp_path_factory.mktemp("several"), earlier=2)
+
+
+def test_several_earlier_studies_are_told_apart(several: FollowUp, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, build_results(several, TIMING))
+    results = json.loads(path.read_text(encoding="utf-8"))
+    aligned = several.probabilities.aligned
+    assert [study["interval_days"] for study in results["earlier"]] == [
+        (CURRENT_DATE - day).days for day in EARLIER_DATES
+    ]
+    for found, study in zip(results["earlier"], aligned.earlier, strict=True):
+        assert found["study_uid"] == study.aligned.selected.study.study_uid
+        assert set(found["series"]) == {"flair", "t2", "t1"}
+        assert np.asarray(found["flair_to_current_flair"]["matrix_lps"]) == pytest.approx(
+            study.to_current.matrix_lps, abs=1e-7
+        )
+    points = results["time_points"]
+    assert [point["interval_days"] for point in points] == [
+        *[(CURRENT_DATE - day).days for day in reversed(EARLIER_DATES)],
+        (CURRENT_DATE - PRIOR_DATE).days,
+        0,
+    ]
+    for position, point in enumerate(points):
+        total = sum(lesion["volumes_ml"][position] for lesion in results["lesions"])
+        assert point["lesion_volume_ml"] == pytest.approx(total, abs=1e-3)
+    assert results["prior"]["study_uid"] == points[-2]["study_uid"]
+    assert results["current"]["study_uid"] == points[-1]["study_uid"]
+
+
+def test_the_study_compared_with_need_not_be_the_latest(several: FollowUp) -> None:
+    """The latest earlier study could not be registered: change is against the one before."""
+    aligned = several.probabilities.aligned
+    older = aligned.earlier[0]
+    refused = replace(aligned.earlier[1], aligned=aligned.prior)
+    changed = _with_registrations(
+        several,
+        prior=older.aligned,
+        earlier=(replace(refused, to_current=replace(older.to_current, accepted=False)),),
+    )
+    results = build_results(changed, TIMING)
+    check_results(results)
+    assert results["prior"]["study_uid"] == older.aligned.selected.study.study_uid
+    assert results["earlier"][0]["flair_to_current_flair"]["accepted"] is False
+
+
+def test_intervals_confidence_lineage_and_distances_come_through(follow_up: FollowUp) -> None:
+    results = build_results(follow_up, TIMING)
+    check_results(results)
+    uids = {lesion.tracking_uid for lesion in follow_up.lesions}
+    for found, lesion in zip(results["lesions"], follow_up.lesions, strict=True):
+        assert found["volume_interval_ml"] == pytest.approx(lesion.volume_interval_ml, abs=1e-4)
+        assert found["prior_volume_interval_ml"] == pytest.approx(
+            lesion.prior_volume_interval_ml, abs=1e-4
+        )
+        assert found["change_confidence"] == pytest.approx(lesion.change_confidence)
+        assert found["change_since_first"] is None
+        assert tuple(found["lineage"]) == lesion.lineage
+        assert set(found["lineage"]) <= uids
+        assert found["distance_to_ventricle_mm"] == lesion.distance_to_ventricle_mm
+        assert found["distance_to_cortex_mm"] == lesion.distance_to_cortex_mm
+    totals = results["totals"]
+    low, high = totals["lesion_volume_interval_ml"]
+    assert low < totals["lesion_volume_ml"] < high
+
+
+def test_dissemination_counts_present_lesions_by_place(
+    follow_up: FollowUp, baseline: FollowUp
+) -> None:
+    found = build_results(follow_up, TIMING)["dissemination"]
+    assert found["in_space"] == {
+        "periventricular": 2,
+        "juxtacortical": 1,  # the second one has resolved
+        "infratentorial": 1,
+        "spinal_cord": None,
+        "optic_nerve": None,
+    }
+    (new,) = found["in_time"]
+    assert new["new_count"] == 2
+    assert new["interval_days"] == (CURRENT_DATE - PRIOR_DATE).days
+    assert build_results(baseline, TIMING)["dissemination"]["in_time"] == []
 
 
 def test_every_field_of_the_schema_is_described() -> None:
