@@ -16,6 +16,7 @@ from operators.messages import AlignedStudy, LesionProbability
 
 _LESION_SHARE = 0.5
 _LESION_MARGIN_MM = 2.0
+_BORDER_MM = 4.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Difference:
     current, prior
         float32: the FLAIRs in common units (see ``intensity.matched``), 0 outside ``seen``.
     seen
-        bool: brain in both studies, within both images.
+        bool: brain in either study, within both images.
     lesions
         bool: what may be lesion in either study.
     edges
@@ -82,20 +83,28 @@ def compare_images(
             (before, now, space.to_prior, space.to_current),
         )
     ]
-    seen = np.isfinite(images[0]) & np.isfinite(images[1])
-    lesions = np.zeros_like(seen)
-    for study, part, to_study in (
-        (current_study, current, space.to_current),
-        (prior_study, prior, space.to_prior),
-    ):
-        seen &= resample_to(study.brain_mask, space.grid, to_study, nearest=True).array > 0
+    shown = np.isfinite(images[0]) & np.isfinite(images[1])
+    brains = [
+        resample_to(study.brain_mask, space.grid, to_study, nearest=True).array > 0
+        for study, to_study in (
+            (current_study, space.to_current),
+            (prior_study, space.to_prior),
+        )
+    ]
+    lesions = np.zeros_like(shown)
+    for part, to_study in ((current, space.to_current), (prior, space.to_prior)):
         probability = resample_to(part.probability, space.grid, to_study).array
         lesions |= probability >= _LESION_SHARE * part.threshold
+    # two brain masks never agree at the surface; what one of them holds can be compared
+    seen = shown & (brains[0] | brains[1])
     reach = max(1, round(_LESION_MARGIN_MM / mm))
     near_lesion = ndimage.binary_dilation(lesions, iterations=reach)
-    normal = seen & ~near_lesion
-    images = [np.where(np.isfinite(image), image, 0) for image in images]
-    one, two = matched(images[0], images[1], normal, mm)
+    normal = shown & brains[0] & brains[1] & ~near_lesion
+    if not shown.all():
+        # filters mix what lies at an image's border with what lies outside
+        normal &= ndimage.binary_erosion(shown, iterations=max(1, round(_BORDER_MM / mm)))
+    images = [np.where(shown, image, 0) for image in images]
+    one, two = (np.where(shown, image, 0) for image in matched(images[0], images[1], normal, mm))
     one, two = equally_sharp(one, two, normal, mm)
     edges = edge_strength(one, two, mm)
     noise = measure_noise(one - two, edges, normal, mm)

@@ -22,6 +22,8 @@ _CORE_MM = 1.5
 _LEAST_RING = 20
 """Fewer voxels are no surroundings."""
 _LEAST_SEEN = 0.5
+_SCATTER = (0.08, 0.3)
+"""Limits of the scatter. Interpolation alone scatters the contrast of small lesions by this."""
 
 
 @dataclass(frozen=True)
@@ -176,5 +178,5 @@ def lesion_gain(pairs: list[Evidence]) -> LesionGain:
     scatter = 1.4826 * float(np.median(np.abs(np.asarray(ratios) - middle)))
     return LesionGain(
         ratio=float(np.exp(np.clip(middle, np.log(0.67), np.log(1.5)))),
-        scatter=float(np.clip(scatter, 0.05, 0.3)),
+        scatter=float(np.clip(scatter, *_SCATTER)),
     )

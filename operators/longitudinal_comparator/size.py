@@ -65,7 +65,8 @@ def fine_size(indices: np.ndarray, probability: hd.Volume, threshold: float) -> 
     """Volume (mm³) and longest diameter (mm) of a lesion on a lattice of 0.5 mm.
 
     The probability is interpolated linearly between the lesion's voxels and their neighbours;
-    what lies at or above the threshold is lesion. Other lesions are left out.
+    what lies at or above the threshold, or half of the lesion's peak if that is less, is lesion: a
+    faint lesion would otherwise lose the rim that its own voxels have. Other lesions are left out.
 
     Parameters
     ----------
@@ -83,11 +84,12 @@ def fine_size(indices: np.ndarray, probability: hd.Volume, threshold: float) -> 
     counts = np.ceil(np.asarray(own.shape) * spacing / _STEP_MM).astype(int)
     cell = np.asarray(own.shape) * spacing / counts
     axes = [
-        (np.arange(count) + 0.5) * (length / count) - 0.5
-        for length, count in zip(own.shape, counts.tolist(), strict=True)
+        (np.arange(count) + 0.5) * (extent / count) - 0.5
+        for extent, count in zip(high - low, counts, strict=True)
     ]
     lattice = np.stack(np.meshgrid(*axes, indexing="ij"))
-    inside = ndimage.map_coordinates(values, lattice, order=1, mode="nearest") >= threshold
+    limit = min(threshold, float(values[own].max()) / 2)
+    inside = ndimage.map_coordinates(values, lattice, order=1, mode="nearest") >= limit
     if not inside.any():
         return 0.0, 0.0
     return (

@@ -25,6 +25,8 @@ from operators.longitudinal_comparator.size import LeastSize
 from operators.longitudinal_comparator.volumes import NORMAL_95, Measured, measured, total
 from operators.messages import AlignedStudy, LesionProbability
 
+_TRACE = 3.0
+"""Standard deviations of the noise from which on something is there."""
 _BRIDGE_CONTRAST = 0.6
 """What joins the parts of a lesion in one study has at most this share of its contrast in the other
 one; otherwise the parts were joined there too, or separate here too."""
@@ -63,18 +65,17 @@ class StudyLesions:
         return np.asarray(self.part.probability.affine, dtype=float)
 
     def free(self) -> np.ndarray:
-        """bool: brain that belongs to no lesion."""
-        mask = np.array(self.study.brain_mask.array, dtype=bool)
+        """bool: voxels that belong to no lesion."""
+        mask = np.ones(self.part.probability.spatial_shape, dtype=bool)
         for lesion in self.objects:
             mask[tuple(lesion.indices.T)] = False
         return mask
 
     def shows(self, points: np.ndarray) -> bool:
-        """Whether at least half of the points (n, 3) of this study lie in its brain."""
-        brain = np.asarray(self.study.brain_mask.array, dtype=bool)
-        index = np.rint(transform_points(np.linalg.inv(self.affine), points)).astype(int)
-        inside = ((index >= 0) & (index < brain.shape)).all(axis=1)
-        return bool(brain[tuple(index[inside].T)].sum() >= len(points) / 2)
+        """Whether at least half of the points (n, 3) of this study lie within its images."""
+        index = np.rint(transform_points(np.linalg.inv(self.affine), points))
+        inside = ((index >= 0) & (index < self.part.probability.spatial_shape)).all(axis=1)
+        return bool(inside.mean() >= 0.5)
 
     def measured(self, position: int) -> Measured:
         """The volume of a lesion."""
@@ -213,41 +214,34 @@ class StepComparison:
 
     def _find_missing_now(self, linked: set[int]) -> None:
         for p, lesion in enumerate(list(self.earlier.objects)):
-            if p in linked:
-                continue
-            found = self.signal([], [lesion.points], wide=False)
-            verdict = None if found is None else appeared(found.exchanged, self.settings)
-            if verdict is not None:
-                self._sure[lesion] = verdict
-            elif not self.later.shows(transform_points(self.back, lesion.points)):
-                self._unseen.add(lesion)
-            elif found is not None:
-                self._outline(lesion, found.exchanged, now=True)
+            if p not in linked:
+                found = self.signal([], [lesion.points], wide=False)
+                self._look(lesion, None if found is None else found.exchanged, now=True)
 
     def _find_before(self, lesion: LesionObject) -> None:
-        found = self.signal([lesion.points], [], wide=False)
-        verdict = None if found is None else appeared(found, self.settings)
-        if verdict is not None:
-            self._sure[lesion] = verdict
-        elif not self.earlier.shows(transform_points(self.matrix, lesion.points)):
-            self._unseen.add(lesion)
-        elif found is not None:
-            self._outline(lesion, found, now=False)
+        self._look(lesion, self.signal([lesion.points], [], wide=False), now=False)
 
-    def _outline(self, lesion: LesionObject, found: Evidence, *, now: bool) -> None:
-        """Add a lesion of one study to the other one, where the images show it too.
+    def _look(self, lesion: LesionObject, found: Evidence | None, *, now: bool) -> None:
+        """Look for a lesion of one study in the other one: now, or before.
 
         ``found`` has the study that the lesion is from as the one now.
         """
         source, other = (self.earlier, self.later) if now else (self.later, self.earlier)
         to_other = self.back if now else self.matrix
-        changed = found.now > 0 and (
-            found.before * (1 + self.settings.change_ratio / 2) < found.now
-            and found.z >= self.settings.minimum_evidence
-        )
-        limits = [0.0]
-        if changed:
-            limits.insert(0, self.settings.faint_threshold * other.part.threshold)
+        if not other.shows(transform_points(to_other, lesion.points)):
+            self._unseen.add(lesion)
+            return
+        verdict = None if found is None else appeared(found, self.settings)
+        faint = self.settings.faint_threshold * other.part.threshold
+        if self.images is None:
+            limits = [faint]
+        elif verdict is not None and found is not None:
+            # unless both the image and the network have a trace of it there
+            limits = [faint] if found.before > _TRACE * found.noise else []
+        elif found is not None and self._has_changed(found):
+            limits = [faint, 0.0]
+        else:
+            limits = [0.0]
         for limit in limits:
             outline = outline_in(
                 lesion, source.affine, other.probability, other.free(), to_other, limit, self.least
@@ -256,6 +250,12 @@ class StepComparison:
                 other.faint.add(len(other.objects))
                 other.objects.append(outline)
                 return
+        if verdict is not None:
+            self._sure[lesion] = verdict
+
+    def _has_changed(self, found: Evidence) -> bool:
+        half = 1 + self.settings.change_ratio / 2
+        return found.z >= self.settings.minimum_evidence and found.now > half * found.before
 
     # --- lesions that merge and split ----------------------------------------------------------
 
@@ -277,7 +277,9 @@ class StepComparison:
         covered = np.zeros(len(points), dtype=bool)
         for one in earlier:
             covered |= Shape(one, self.earlier.affine).distance(points, limit=0.5) <= 0.5
-        confidence = self._bridge(self.signal([lesion.points[~covered]], [], wide=False), ~covered)
+        confidence = self._bridge(
+            self.signal([lesion.points[~covered]], [], wide=False), ~covered, self.later.affine
+        )
         if confidence is not None:
             self._bridges[lesion] = confidence
             return [lesion]
@@ -285,20 +287,25 @@ class StepComparison:
         pieces = []
         for n in range(len(earlier)):
             indices = lesion.indices[owner == n]
-            if len(indices) * 2 < len(lesion.indices) and not self._large(indices):
+            if not self._large(indices):
                 # a crumb stays with the rest
                 return [lesion]
-            if len(indices):
-                pieces.append(measure(indices, self.later.probability))
+            pieces.append(measure(indices, self.later.probability))
         return pieces
 
     def _large(self, indices: np.ndarray) -> bool:
         voxel = abs(float(np.linalg.det(self.later.affine[:3, :3])))
         return len(indices) * voxel >= self.least.volume_mm3
 
-    def _bridge(self, found: Evidence | None, where: np.ndarray) -> float | None:
-        """How sure it is that a bridge has grown; None if it is not sure enough."""
-        if found is None or not where.any():
+    def _bridge(
+        self, found: Evidence | None, where: np.ndarray, affine: np.ndarray
+    ) -> float | None:
+        """How sure it is that a bridge has grown; None if it is not sure enough.
+
+        ``where`` are the voxels of a lesion on the grid of ``affine`` that make up the bridge.
+        """
+        size_mm3 = where.sum() * abs(float(np.linalg.det(affine[:3, :3])))
+        if found is None or not where.any() or size_mm3 < self.least.volume_mm3:
             return None
         margin = _BRIDGE_CONTRAST * found.now - found.before
         if found.now <= 0 or margin < 0 or found.z < self.settings.minimum_evidence:
@@ -341,7 +348,9 @@ class StepComparison:
         for one in members:
             covered |= Shape(one, self.later.affine).distance(points, limit=0.5) <= 0.5
         found = self.signal([], [lesion.points[~covered]], wide=False)
-        return self._bridge(None if found is None else found.exchanged, ~covered)
+        return self._bridge(
+            None if found is None else found.exchanged, ~covered, self.earlier.affine
+        )
 
     def _replace_later(self, lesions: list[LesionObject]) -> None:
         faint = {self.later.objects[n] for n in self.later.faint}
@@ -449,7 +458,9 @@ class StepComparison:
                 [self.earlier.objects[p].points for p, share in shares.items() if share >= 0.5],
                 wide=True,
             )
-            verdict = grown(now, before, found, settings)
+            verdict = Verdict("stable", UNKNOWN)
+            if found is not None or self.images is None:
+                verdict = grown(now, before, found, settings)
             if verdict.change == "stable":
                 widening = needed_widening(now, before)
         return Descent(shares, source if heir else None, verdict, before, widening)

@@ -19,9 +19,11 @@ from scipy import ndimage
 from operators.longitudinal_comparator.lesions import LesionObject
 
 NORMAL_95 = 1.96
-_RIM_SHARE = 0.75
-"""Standard deviation of a volume, as a share of the lesion's rim."""
-_LEAST_RELATIVE = 0.05
+_RIM_SHARE = 0.65
+"""Standard deviation of a small lesion's volume, as a share of its rim."""
+_PATCH_ML = 0.2
+"""Parts of this size of a large lesion err on their own, so that their errors cancel in part."""
+_LEAST_RELATIVE = 0.04
 _COMMON_SHARE = 0.5
 """Correlation of the errors of two lesions of one study: the threshold, the contrast and the blur
 of the study move all outlines together."""
@@ -74,8 +76,9 @@ def measured(lesion: LesionObject, probability: hd.Volume) -> Measured:
     probability
         float32 in [0, 1] on its grid.
     """
-    rim = rim_ml(lesion, probability)
-    deviation = max(_RIM_SHARE * rim, _LEAST_RELATIVE * lesion.volume_ml)
+    volume = lesion.volume_ml
+    deviation = _RIM_SHARE * rim_ml(lesion, probability) / np.sqrt(1 + volume / _PATCH_ML)
+    deviation = max(float(deviation), _LEAST_RELATIVE * volume)
     return Measured(lesion.volume_ml, deviation)
 
 
