@@ -69,7 +69,7 @@ def random_network(plan: dict[str, Any], channels: int, labels: int, seed: int) 
 
     Untouched random weights give logits near 0 everywhere, where rounding decides. Here every
     kernel is a random number times a blur, so that the answer follows the image's structure, and
-    the last layer is scaled to logits of some units with a bias that makes the foreground rare.
+    the last layer is scaled to logits of some units; ``with_share`` then sets its bias.
     """
     generator = torch.Generator().manual_seed(seed)
     network = make_network(plan, channels, labels)
@@ -91,9 +91,19 @@ def random_network(plan: dict[str, Any], channels: int, labels: int, seed: int) 
             elif isinstance(module, nn.InstanceNorm3d):
                 module.weight.copy_(1 + 0.2 * torch.randn(module.weight.shape, generator=generator))
                 module.bias.copy_(0.2 * torch.randn(module.bias.shape, generator=generator))
-        last = network.decoder.seg_layers[-1]
-        last.weight.mul_(6)
-        last.bias[0] = 5.0
+        network.decoder.seg_layers[-1].weight.mul_(6)
+    return network
+
+
+def with_share(network: nn.Module, patch: np.ndarray, share: float) -> nn.Module:
+    """Set the last bias so that a share of a patch's non-zero voxels becomes foreground."""
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(patch[None]))[0].numpy()
+        inside = (patch != 0).any(axis=0)
+        margin = (logits[1:].max(axis=0) - logits[0])[inside]
+        shift = float(np.quantile(margin, 1 - share)) / 2
+        network.decoder.seg_layers[-1].bias[0] += shift
+        network.decoder.seg_layers[-1].bias[1:] -= shift
     return network
 
 
