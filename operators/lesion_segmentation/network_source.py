@@ -10,7 +10,7 @@ from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import ModelPackage
 
 INPUT, OUTPUT = "image", "output"
-_BATCH_VOXELS = 2 * 128**3
+_BATCH_VOXELS = 128**3
 _LARGEST_BATCH = 8
 
 

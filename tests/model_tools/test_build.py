@@ -121,7 +121,7 @@ def test_a_published_size_ensemble_is_built_for_every_target(
     found = {}
     for manifest in (tmp_path / "engines").glob("*.json"):
         content = json.loads(manifest.read_text())
-        assert content["key"]["options"]["batch"] == 2
+        assert content["key"]["options"]["batch"] == 1
         found[content["key"]["device"]] = content["bytes"]
         file = tmp_path / "engines" / content["file"]
         assert file.stat().st_size == content["bytes"]

@@ -245,5 +245,6 @@ def test_the_operator_loads_each_network_once(
     _Application().run()
     assert [r.current.model.name for r in results] == ["three", "two", "three", "two"]
     assert opened == ["three", "two"]
+    assert len(list((tmp_path / "work" / "engines").glob("openvino-*.json"))) == 2
     assert set(results[0].timing_s) == {"lesion_segmentation"}
     assert results[0].timing_s["lesion_segmentation"] > 0
