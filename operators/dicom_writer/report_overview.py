@@ -117,6 +117,8 @@ def _in_time(sheet: Sheet) -> list[Flowable]:
     words, found = sheet.text, dissemination(sheet.follow_up)
     space = words["in_space"].format(count=found.regions)
     story: list[Flowable] = [Spacer(0, 2), sheet.paragraph(space, "small")]
+    if any(_by_atlas(lesion) for lesion in sheet.follow_up.lesions):
+        story.append(sheet.paragraph(words["by_atlas"], "small"))
     lines = []
     studies = {study.study.study_uid: study for study in sheet.context.studies}
     for new in found.in_time:
@@ -129,3 +131,9 @@ def _in_time(sheet: Sheet) -> list[Flowable]:
     said = "; ".join(lines) + "." if lines else words["in_time_none"]
     story.append(Paragraph(f"{heading} {escape(said)}", sheet.styles["small"]))
     return story
+
+
+def _by_atlas(lesion: Lesion) -> bool:
+    """Whether the images did not show what the lesion's location is measured from."""
+    distances = (lesion.distance_to_ventricle_mm, lesion.distance_to_cortex_mm)
+    return lesion.region != "unspecified" and None in distances

@@ -19,6 +19,9 @@ _BIAS_ORDER = 3
 _LEAST_PRIOR = 0.003
 _LEAST_SD = 0.03
 _OUTLIER_SD = 4.0
+_LEAST_CONTRAST = 2.5
+"""Of white matter and fluid on the FLAIR, in standard deviations of white matter; scans have 6 and
+more."""
 
 
 def tissue_probabilities(
@@ -40,7 +43,8 @@ def tissue_probabilities(
     Returns
     -------
     numpy.ndarray
-        float32 (3, n): grey matter, white matter, fluid.
+        float32 (3, n): grey matter, white matter, fluid; all 0 if the images do not tell fluid
+        from white matter.
     """
     count = images.shape[1]
     prior = np.empty((3, count), dtype=np.float32)
@@ -64,9 +68,11 @@ def tissue_probabilities(
             corrected = sample / np.exp(basis @ bias.T).T
     data = data / np.exp(_polynomial(places) @ bias.T).T.astype(np.float32)
     means, covariances = _gaussians(corrected, weight)
+    sd = np.sqrt(covariances[:, 0, 0])
+    if means[WHITE, 0] - means[FLUID, 0] < _LEAST_CONTRAST * sd[WHITE]:
+        return np.zeros_like(prior)
     result = _posterior(data, prior, means, covariances).astype(np.float32)
     # what is far brighter on FLAIR than any tissue is a lesion, known or not
-    sd = np.sqrt(covariances[:, 0, 0])
     bright = (data[0] > (means[:, 0] + _OUTLIER_SD * sd)[:2].max()) | lesion
     result[:, bright] = prior[:, bright]
     return result

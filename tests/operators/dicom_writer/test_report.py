@@ -226,6 +226,15 @@ def test_dissemination_in_space_and_time_is_on_the_first_page(
     assert "since 2020-11-03 (1317 days): 2" in with_first.pages[0]
 
 
+def test_locations_by_the_atlas_alone_are_said_to_be(
+    follow_up: FollowUp, report: Pdf, tmp_path: Path, read: Callable[..., Pdf]
+) -> None:
+    said = "locations follow the atlas alone"
+    assert said not in report.pages[0]
+    lesions = tuple(replace(one, distance_to_ventricle_mm=None) for one in follow_up.lesions)
+    assert said in read(replace(follow_up, lesions=lesions), tmp_path).pages[0]
+
+
 def test_volumes_over_time_are_in_a_table_when_there_are_several_studies(
     several: FollowUp, report: Pdf, tmp_path: Path, read: Callable[..., Pdf]
 ) -> None:

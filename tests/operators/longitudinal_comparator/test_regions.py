@@ -4,10 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 import highdicom as hd
-import nibabel
 import numpy as np
 import pytest
 
+from bench.regions import mask_lesions, read_volume
 from demo.anatomy import build_anatomy
 from demo.patient import SyntheticPatient, make_patient
 from demo.truth import Truth, truth_of
@@ -267,11 +267,12 @@ def test_regions_of_28_real_patients(open_ms: Path, template: PatientAnatomy) ->
     periventricular = 0
     for patient in patients:
         regions = set()
-        for centres, affine, ml in mask_lesions(patient):
-            region = place_of(body_points(centres, affine), template, SETTINGS).region
+        mask = read_volume(next(patient.glob("GOLD_STANDARD*")))
+        for indices in mask_lesions(mask):
+            region = place_of(_filled(indices, mask), template, SETTINGS).region
             regions.add(region)
             count[region] += 1
-            volume[region] += ml
+            volume[region] += len(indices)
         periventricular += "periventricular" in regions
     assert len(patients) == 28
     assert periventricular >= 27
@@ -289,22 +290,16 @@ def test_own_ventricles_and_cortex_of_a_real_patient(
     """The patient whose images are there: most lesions are where the atlas alone has them."""
     folder = open_ms / "cross_sectional" / "MNI" / "patient26"
     images = {
-        role: _volume(next(folder.glob(f"{name}_N4*")))
+        role: read_volume(next(folder.glob(f"{name}_N4*")))
         for role, name in (("flair", "FLAIR"), ("t2", "T2"), ("t1", "T1"))
     }
     brain = images["flair"].with_array(images["t1"].array != images["t1"].array[0, 0, 0])
     study = aligned_study(images, brain)
-    lesions = mask_lesions(folder)
-    mask = _volume(next(folder.glob("GOLD_STANDARD*")))
-    objects = [
-        measure(
-            np.rint((centres - mask.position) @ mask.inverse_affine[:3, :3].T).astype(int),
-            mask.with_array((mask.array > 0).astype(np.float32)),
-        )
-        for centres, _, _ in lesions
-    ]
+    mask = read_volume(next(folder.glob("GOLD_STANDARD*")))
+    lesions = mask_lesions(mask)
+    objects = [measure(indices, mask) for indices in lesions]
     places = locate(objects, study, SETTINGS)
-    alone = [place_of(body_points(c, a), template, SETTINGS).region for c, a, _ in lesions]
+    alone = [place_of(_filled(one, mask), template, SETTINGS).region for one in lesions]
     assert all(place.distance_to_ventricle_mm is not None for place in places)
     assert all(place.distance_to_cortex_mm is not None for place in places)
     agree = sum(place.region == other for place, other in zip(places, alone, strict=True))
@@ -312,27 +307,6 @@ def test_own_ventricles_and_cortex_of_a_real_patient(
     assert "periventricular" in {place.region for place in places}
 
 
-def _volume(path: Path) -> hd.Volume:
-    image = nibabel.load(path)
-    return hd.Volume(
-        np.asarray(image.dataobj, dtype=np.float32),
-        affine=np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine,
-        coordinate_system="PATIENT",
-    )
-
-
-def mask_lesions(folder: Path) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Voxel centres, affine and millilitres of each lesion of one consensus mask that is at least
-    3 mm long and has three voxels."""
-    from scipy import ndimage
-
-    mask = _volume(next(folder.glob("GOLD_STANDARD*")))
+def _filled(indices: np.ndarray, mask: hd.Volume) -> np.ndarray:
     affine = np.asarray(mask.affine)
-    labels, _ = ndimage.label(mask.array > 0, np.ones((3, 3, 3)))
-    found = []
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        indices = np.argwhere(labels[box] == number) + [part.start for part in box]
-        if len(indices) >= 3 and np.ptp(indices, axis=0).max() >= 2:
-            centres = indices @ affine[:3, :3].T + affine[:3, 3]
-            found.append((centres, affine, len(indices) * mask.voxel_volume / 1000))
-    return found
+    return body_points(indices @ affine[:3, :3].T + affine[:3, 3], affine)
