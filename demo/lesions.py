@@ -168,7 +168,7 @@ def make_blob(rng: np.random.Generator) -> Blob:
 
 
 @dataclass(frozen=True)
-class _Sites:
+class Sites:
     """Where lesions may lie, on the part of the anatomy's grid that holds the brain."""
 
     allowed: BoolArray
@@ -178,13 +178,14 @@ class _Sites:
     infratentorial: BoolArray
 
 
-def _find_sites(anatomy: Anatomy) -> _Sites:
+def find_sites(anatomy: Anatomy) -> Sites:
+    """Where lesions may lie in the part of an anatomy that holds the brain."""
     x, y, z = anatomy.coordinates()
     white, grey, ventricles = anatomy.white_matter, anatomy.grey_matter, anatomy.ventricles
     below = (z < -24.0) & (y > 18.0) & (y < 78.0) & (np.abs(x) < 30.0)
     core = (np.abs(x) < 38.0) & (y > -30.0) & (y < 38.0) & (z > -22.0) & (z < 24.0)
     cortex = (grey > 0.6) & ~core
-    return _Sites(
+    return Sites(
         allowed=(white > 0.6) | (below & (white + grey > 0.9) & (white > 0.2)),
         ventricle_mm=ndimage.distance_transform_edt(~ventricles).astype(np.float32),
         cortex_mm=ndimage.distance_transform_edt(~cortex).astype(np.float32),
@@ -193,7 +194,7 @@ def _find_sites(anatomy: Anatomy) -> _Sites:
     )
 
 
-def _candidates(sites: _Sites, plan: LesionPlan, radius: float, brain: Anatomy) -> BoolArray:
+def _candidates(sites: Sites, plan: LesionPlan, radius: float, brain: Anatomy) -> BoolArray:
     """Voxels where the centre of a lesion may lie."""
     x, _, z = brain.coordinates()
     above = z > -12.0
@@ -244,7 +245,7 @@ def plant(
         return ()
     rng = np.random.default_rng([seed, 2])
     brain = anatomy.brain_part()
-    sites = _find_sites(brain)
+    sites = find_sites(brain)
     order = sorted(range(len(plan)), key=lambda i: -plan[i].largest_mm3)
     planted: dict[int, PlantedLesion] = {}
     for index in order:
@@ -252,9 +253,58 @@ def plant(
     return tuple(planted[i] for i in range(len(plan)))
 
 
+def plant_beside(
+    anatomy: Anatomy,
+    sites: Sites,
+    lesion: PlantedLesion,
+    others: Sequence[PlantedLesion],
+    number: int,
+    volume_mm3: float,
+    distance_mm: float,
+    rng: np.random.Generator,
+    accept: Callable[[PlantedLesion], bool],
+) -> PlantedLesion | None:
+    """A second body near a lesion, with which it may become one.
+
+    Parameters
+    ----------
+    anatomy, sites
+        The part of the head that holds the brain, and what ``find_sites`` says of it.
+    lesion
+        The first body.
+    others
+        All other lesions; the second body keeps 7 mm from them.
+    number
+        Of the second body.
+    volume_mm3
+        Its largest volume.
+    distance_mm
+        Between the centres.
+    rng
+        Decides shape and direction.
+    accept
+        A further condition.
+
+    Returns
+    -------
+    PlantedLesion or None
+        With the first body's brightness; None where there is no room.
+    """
+    plan = LesionPlan(lesion.plan.region, "stable", volume_mm3)
+    clear = {one.number: one for one in others}
+    for _ in range(12):
+        direction = rng.standard_normal(3) * (1.0, 1.0, 0.1)
+        centre = lesion.centre_lps_mm + distance_mm * direction / np.linalg.norm(direction)
+        second = PlantedLesion(number, plan, centre, make_blob(rng), lesion.brightness)
+        fits = _fits(anatomy, sites, second, anywhere=True)
+        if fits and clear_of_others(second, clear) and accept(second):
+            return second
+    return None
+
+
 def _place(
     anatomy: Anatomy,
-    sites: _Sites,
+    sites: Sites,
     plan: LesionPlan,
     number: int,
     planted: dict[int, PlantedLesion],
@@ -272,12 +322,13 @@ def _place(
             blob = make_blob(rng)
         centre = anatomy.origin + place + rng.uniform(-0.5, 0.5, 3)
         lesion = PlantedLesion(number, plan, centre, blob, brightness)
-        if _clear_of_others(lesion, planted) and _fits(anatomy, sites, lesion) and accept(lesion):
+        if clear_of_others(lesion, planted) and _fits(anatomy, sites, lesion) and accept(lesion):
             return lesion
     raise RuntimeError(f"no place for lesion {number} ({plan.region})")
 
 
-def _clear_of_others(lesion: PlantedLesion, planted: dict[int, PlantedLesion]) -> bool:
+def clear_of_others(lesion: PlantedLesion, planted: dict[int, PlantedLesion]) -> bool:
+    """Whether a lesion keeps its distance from others, all at their largest."""
     reach = lesion.reach_mm(lesion.plan.largest_mm3)
     return all(
         float(np.linalg.norm(lesion.centre_lps_mm - other.centre_lps_mm))
@@ -286,8 +337,9 @@ def _clear_of_others(lesion: PlantedLesion, planted: dict[int, PlantedLesion]) -
     )
 
 
-def _fits(anatomy: Anatomy, sites: _Sites, lesion: PlantedLesion) -> bool:
-    """Whether a lesion at its largest lies in white matter and touches what its region says."""
+def _fits(anatomy: Anatomy, sites: Sites, lesion: PlantedLesion, *, anywhere: bool = False) -> bool:
+    """Whether a lesion at its largest lies in white matter and, unless it may lie anywhere there,
+    touches what its region says."""
     volume = lesion.plan.largest_mm3
     reach = int(np.ceil(lesion.reach_mm(volume))) + 1
     middle = np.rint(lesion.centre_lps_mm - anatomy.origin).astype(int)
@@ -307,6 +359,8 @@ def _fits(anatomy: Anatomy, sites: _Sites, lesion: PlantedLesion) -> bool:
     to_ventricle = float(sites.ventricle_mm[box].ravel()[inside].min())
     cortex = sites.cortex_mm[box].ravel()[inside]
     to_cortex = float(cortex.min())
+    if anywhere:
+        return True
     if lesion.plan.region == "periventricular":
         return to_ventricle <= 1.5 and to_cortex >= 2.0
     if lesion.plan.region == "juxtacortical":

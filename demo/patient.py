@@ -56,7 +56,7 @@ T1 = Contrast(
 CONTRASTS = {"flair": FLAIR, "t2": T2, "t1": T1}
 NOISE = {"flair": 13.0, "t2": 12.0, "t1": 16.0}
 
-_PRESCRIPTIONS = (
+PRESCRIPTIONS = (
     {
         "flair": Prescription(
             "axial", 240, 224, 56, 0.94, 0.86, 3.0, (-9.0, 2.5, 3.0), (2.0, 12.0, 8.0)
@@ -84,7 +84,7 @@ _HEAD_POSES = (
     rigid((2.0, -1.5, 1.0), (1.5, -2.0, 3.0)),
     rigid((-3.5, 2.0, -4.0), (-4.0, 3.5, 6.0)),
 )
-_SEQUENCE_MOTION = (
+SEQUENCE_MOTION = (
     {
         "flair": np.eye(4),
         "t2": rigid((0.3, -0.4, 0.2), (0.5, -0.3, 0.4)),
@@ -198,7 +198,7 @@ def make_patient(
         raise ValueError(f"unknown roles: {sorted(unknown)}")
     anatomy = build_anatomy(seed)
     poses = [
-        {role: _SEQUENCE_MOTION[index][role] @ head_poses[index] for role in ROLES}
+        {role: SEQUENCE_MOTION[index][role] @ head_poses[index] for role in ROLES}
         for index in range(2)
     ]
     lesions = plant(anatomy, plan, seed, lambda lesion: _seen_whole(lesion, poses))
@@ -214,7 +214,7 @@ def make_patient(
         acquisitions = {}
         for role in roles:
             pose = poses[index][role]
-            prescription = _PRESCRIPTIONS[index][role]
+            prescription = PRESCRIPTIONS[index][role]
             acquisitions[role] = Acquisition(
                 role,
                 CONTRASTS[role],
@@ -258,7 +258,7 @@ def _seen_whole(lesion: PlantedLesion, poses: Sequence[Mapping[str, Matrix]]) ->
     a small lesion; such a lesion would say nothing about a program that measures voxels.
     """
     for volume, prescriptions, pose in zip(
-        (lesion.plan.now_mm3, lesion.plan.before_mm3), _PRESCRIPTIONS, poses, strict=True
+        (lesion.plan.now_mm3, lesion.plan.before_mm3), PRESCRIPTIONS, poses, strict=True
     ):
         if volume == 0.0:
             continue

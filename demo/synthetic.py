@@ -23,6 +23,7 @@ from demo.patient import (
     make_patient,
     make_uid,
 )
+from demo.time_line import make_time_line, save_time_line, time_line_truth
 from demo.truth import save_truth, truth_of
 from demo.vendors import VENDORS, Vendor, VendorName
 
@@ -82,7 +83,7 @@ def study_header(patient: SyntheticPatient, study: ScannedStudy, vendor: Vendor)
         study.study_uid,
         study.frame_of_reference_uid,
         vendor.character_set,
-        study_id=str(2 - study.index),
+        study_id=str(max(2, len(patient.studies)) - study.index),
         accession_number=f"DEMO{study.acquired.year}{study.index}",
     )
 
@@ -173,13 +174,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--vendor", choices=sorted(VENDORS), default="siemens")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--studies", type=int, choices=(1, 2), default=2)
+    parser.add_argument(
+        "--studies",
+        type=int,
+        choices=(1, 2, 5),
+        default=2,
+        help="5: over years, with lesions that merge, split, resolve and come back",
+    )
     parser.add_argument("--no-t1", action="store_true", help="leave out the T1")
     parser.add_argument("--no-lesions", action="store_true", help="a healthy brain")
     parser.add_argument("--no-distractors", action="store_true", help="only FLAIR, T2 and T1")
     options = parser.parse_args(arguments)
     if (options.out / "dicom").exists():
         parser.error(f"{options.out / 'dicom'} exists already; remove it or choose another OUT")
+    if options.studies == 5:
+        return _write_time_line(options)
     patient = make_patient(
         options.seed,
         plan=() if options.no_lesions else DEFAULT_PLAN,
@@ -192,6 +201,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     truth = save_truth(truth_of(patient), options.out / "truth")
     print(
         f"{len(files)} files, {len(patient.studies)} studies, {len(patient.lesions)} lesions: "
+        f"{options.out / 'dicom'}; truth: {truth}"
+    )
+    return 0
+
+
+def _write_time_line(options: argparse.Namespace) -> int:
+    roles = [role for role in ROLES if role != "t1" or not options.no_t1]
+    line = make_time_line(options.seed, roles=roles)
+    files = write_patient(
+        line.patient, options.out / "dicom", options.vendor, distractors=not options.no_distractors
+    )
+    truth = save_time_line(time_line_truth(line), options.out / "truth")
+    print(
+        f"{len(files)} files, {len(line.patient.studies)} studies, {len(line.courses)} bodies: "
         f"{options.out / 'dicom'}; truth: {truth}"
     )
     return 0
