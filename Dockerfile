@@ -5,28 +5,30 @@
 # The default base is named by its tag: pin it by its digest where images are built for use.
 ARG BASE=python:3.11-slim-bookworm
 
+# --- What the packages are installed from: no other change makes them be installed again ---
+FROM scratch AS inputs
+# The wheels are there where .cache/image/wheels was filled (container/image_test.sh does).
+COPY requirements.lock requirements*.txt constraints.txt container/requirements-bill.lock \
+    .cache/image/wheel[s]/*.whl /
+
 # --- Python packages, installed by hash; nothing of this stage but the venv is kept ---
 FROM ${BASE} AS packages
 ARG ACCELERATOR=cpu
 # Index of NVIDIA's own wheels, for ACCELERATOR=cuda13.
 ARG GPU_INDEX=
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/holoscan/venv
-# Wheels come from .cache/image/wheels where that folder was filled (make wheels), else from the
-# package index. The secrets are optional and reach no layer: pip's configuration, a CA bundle.
-RUN --mount=type=bind,target=/context \
+# The secrets are optional and reach no layer: pip's configuration, a CA bundle.
+RUN --mount=type=bind,from=inputs,target=/inputs \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca_bundle,target=/run/ca_bundle.pem \
-    set -eu; \
+    set -eu; cd /inputs; \
     if [ -s /run/ca_bundle.pem ]; then export PIP_CERT=/run/ca_bundle.pem; fi; \
     from=""; \
-    if [ -d /context/.cache/image/wheels ]; then \
-        from="--no-index --find-links /context/.cache/image/wheels"; \
-    fi; \
-    cd /context; \
+    if ls ./*.whl >/dev/null 2>&1; then from="--no-index --find-links /inputs"; fi; \
     pip() { target="$1"; shift; /pip/bin/python -m pip --python "$target" install --quiet \
         --no-cache-dir --disable-pip-version-check "$@"; }; \
     pip /pip/bin/python $from --no-deps --require-hashes --only-binary :all: \
-        -r container/requirements-bill.lock; \
+        -r requirements-bill.lock; \
     pip /opt/holoscan/venv/bin/python $from --no-deps --require-hashes --only-binary :all: \
         -r requirements.lock; \
     case "$ACCELERATOR" in \
@@ -50,8 +52,7 @@ RUN --mount=type=bind,target=/context \
         /image/var/holoscan/input /image/var/holoscan/output /image/var/holoscan/logs \
         /image/var/holoscan/engines /image/etc/holoscan; \
     cp -r app operators app.yaml /image/opt/holoscan/app/; \
-    mkdir -p /image/opt/holoscan/app/container /image/opt/holoscan/app/deploy; \
-    cp container/__init__.py container/entrypoint.py /image/opt/holoscan/app/container/; \
+    mkdir -p /image/opt/holoscan/app/deploy; \
     cp container/__main__.py /image/opt/holoscan/app/; \
     (cd deploy && find . -name '*.py' -exec cp --parents {} /image/opt/holoscan/app/deploy/ \;); \
     find /image -name __pycache__ -prune -exec rm -r {} +; \
@@ -67,19 +68,12 @@ RUN --mount=type=bind,target=/context \
     chmod 1777 /image/var/holoscan/input /image/var/holoscan/output /image/var/holoscan/logs \
         /image/var/holoscan/engines
 
-# --- The image ---
-FROM ${BASE}
-ARG TITLE
-ARG VERSION
-ARG REVISION=
-LABEL org.opencontainers.image.title="${TITLE}" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.description="Research use only. Not a medical device."
+# --- Everything but the application: also the base for monai-deploy package (docs/container.md) ---
+FROM ${BASE} AS runtime
 RUN groupadd --gid 10001 holoscan \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin holoscan
 COPY --from=packages /opt/holoscan/venv /opt/holoscan/venv
-COPY --from=application /image/ /
+COPY --chmod=755 container/entrypoint.py /var/holoscan/tools
 ENV PATH=/opt/holoscan/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/opt/holoscan/app \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -99,4 +93,15 @@ ENV PATH=/opt/holoscan/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
     HOLOSCAN_LOGS_PATH=/var/holoscan/logs
 WORKDIR /var/holoscan
 USER 10001:10001
-ENTRYPOINT ["python3", "-m", "container.entrypoint"]
+ENTRYPOINT ["/var/holoscan/tools"]
+
+# --- The image ---
+FROM runtime
+ARG TITLE
+ARG VERSION
+ARG REVISION=
+LABEL org.opencontainers.image.title="${TITLE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.description="Research use only. Not a medical device."
+COPY --from=application /image/ /

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The image's entrypoint: run the application, or show or extract what the image holds.
 
 The packager's stock entrypoint loses the application's exit code. This one replaces its own process
