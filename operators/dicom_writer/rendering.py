@@ -488,7 +488,8 @@ def font_folder() -> Path:
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """A font for pictures, ``size`` in pixels."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(font_folder() / name), size)
+    # The other layout engine is there or not with a system library, and sets the same text wider.
+    return ImageFont.truetype(str(font_folder() / name), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def draw_text(
