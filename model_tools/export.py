@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from model_tools.importing.pickles import network_weights
 from model_tools.train.network import CLASS_NAME, build_network
 from operators.errors import ConfigurationError
 from operators.lesion_segmentation.model_package import (
@@ -67,7 +68,7 @@ def read_result_folder(folder: Path, checkpoint: str = "checkpoint_final.pth") -
     Raises
     ------
     ConfigurationError
-        If a file is missing or the network is not a PlainConvUNet.
+        If a file is missing, damaged or would run code, or the network is not a PlainConvUNet.
     """
     for name in ("plans.json", "dataset.json"):
         if not (folder / name).is_file():
@@ -93,10 +94,7 @@ def read_result_folder(folder: Path, checkpoint: str = "checkpoint_final.pth") -
             f"it holds no fold_*/{checkpoint}.",
             "Train at least one fold.",
         )
-    weights = []
-    for file in files:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        weights.append({k.removeprefix("module."): v for k, v in state["network_weights"].items()})
+    weights = [network_weights(file, "network_weights") for file in files]
     names = dataset["channel_names"]
     patch, spacing = configuration["patch_size"], configuration["spacing"]
     return ResultFolder(

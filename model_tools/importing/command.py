@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
-import torch
-
-from model_tools.importing.options import ImportOptions
-from model_tools.importing.package import import_package
-from model_tools.importing.trained import Choice
+_TALKATIVE = ("onnxscript", "onnx_ir", "torch.onnx")
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from model_tools.importing.options import ImportOptions
+    from model_tools.importing.package import import_package
+    from model_tools.importing.trained import Choice
+
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     options = ImportOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from model_tools.train.network import architecture, build_network
 from model_tools.train.result_folder import dataset, plans, write_fold
 from operators.errors import ConfigurationError
 from operators.lesion_segmentation.model_package import load_model_package
+from tests.model_tools.importing.builders import Malicious
 
 FEATURES = (8, 16, 16)
 
@@ -106,3 +108,13 @@ def test_bad_result_folders_are_named(result_folder: Path, tmp_path: Path):
         read_result_folder(tmp_path)
     with pytest.raises(ConfigurationError, match="pd is none of"):
         build_ensemble(read_result_folder(result_folder), "pd")
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(result_folder: Path, tmp_path: Path):
+    folder = tmp_path / "result"
+    shutil.copytree(result_folder, folder)
+    path = folder / "fold_1" / "checkpoint_final.pth"
+    torch.save({"network_weights": {}, "more": Malicious(tmp_path / "owned")}, path)
+    with pytest.raises(ConfigurationError, match="could run code"):
+        read_result_folder(folder)
+    assert not (tmp_path / "owned").exists()
