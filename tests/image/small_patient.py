@@ -1,4 +1,4 @@
-"""A patient with one study, for the runs that only need any: python -m tests.image.small_patient."""
+"""A patient with one study: python -m tests.image.small_patient FOLDER."""
 
 from __future__ import annotations
 
