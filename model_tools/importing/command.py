@@ -51,7 +51,9 @@ def _run(arguments: argparse.Namespace) -> None:
             f"Orientation {found.orientation} "
             "(of the arrays the network was trained on; --orientation if it was another)."
         )
-    if not found.mirror_axes:
+    if options.mirror and not found.mirror_axes:
+        print("Without mirroring: the training allowed none.")
+    elif not found.mirror_axes:
         print("Without mirroring; --mirror adds it as nnU-Net does, at several times the cost.")
     print(f"Licence: {found.licence}. Validate the model locally before relying on it.")
 
