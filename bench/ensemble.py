@@ -248,7 +248,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     box = bounding_box(brain)
     channel = Channel(role="any", normalisation="zscore_in_mask")
     normalised = np.stack([normalise(c[box], channel, brain[box]) for c in image])
-    size = {}
+    size: dict[str, Any] = {}
     if options.small:
         size = {"patch": (64, 64, 64), "features": (8, 16, 32, 64)}
     trained = write_result_folder(folder, normalised, options.folds, **size)

@@ -6,20 +6,16 @@ each channel, resample, tile, average, resample the answer back, and only then d
 labels. A cascade runs its low-resolution network first and gives its segmentation to the second
 one as further channels.
 
-Peak memory beside the engine's own, in bytes, for C channels (with a cascade's extra ones), L
-labels, N voxels of the crop on the network's grid, R voxels of the image as given, P voxels of a
-patch, and V voxels of the largest single grid met on the way (N, R or one between):
-
-    4 · max(C·N + (L + 1)·N + (L + 2)·P,  L·N + L·R + 3·V,  C·R + C·N + 4·V)  +  2·R  (masks)
-
-It does not depend on the number of folds, mirrors or tiles.
+Memory beside the engine's own and the given image is bounded by ``peak_bytes``. It grows with the
+image and the number of channels and labels, not with the number of folds, mirrors or tiles.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes
@@ -84,7 +80,10 @@ class Answer:
 
 def non_zero_region(image: np.ndarray) -> np.ndarray:
     """Voxels that are not 0 in some channel, with holes filled: bool (z, y, x) of (c, z, y, x)."""
-    return np.asarray(binary_fill_holes(np.any(image != 0, axis=0)))
+    region = image[0] != 0
+    for channel in image[1:]:
+        region |= channel != 0
+    return np.asarray(binary_fill_holes(region))
 
 
 def bounding_box(mask: np.ndarray) -> Box:
@@ -118,10 +117,13 @@ def normalise(values: np.ndarray, channel: Channel, mask: np.ndarray) -> np.ndar
     """
     if channel.normalisation == "zscore_in_mask":
         result = np.zeros_like(values)
-        inside = values[mask].astype(np.float64)
+        inside = values[mask]
         if inside.size:
-            scale = max(float(inside.std()), _SMALLEST_DEVIATION)
-            result[mask] = (inside - inside.mean()) / scale
+            mean = np.float32(inside.mean(dtype=np.float64))
+            deviation = float(inside.std(dtype=np.float64))
+            inside -= mean
+            inside /= np.float32(max(deviation, _SMALLEST_DEVIATION))
+            result[mask] = inside
         return result
     if channel.normalisation == "zscore":
         mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
@@ -295,6 +297,7 @@ def predict(
             step=description.tile_step,
             sigma=description.gaussian_sigma,
         )
+        prepared = replace(prepared, image=np.empty((0, 0, 0, 0), dtype=np.float32))
         seconds["network"] += time.perf_counter() - begun
         begun = time.perf_counter()
         probabilities = restore(output, prepared, description, shape)
@@ -305,6 +308,49 @@ def predict(
         probabilities[:, ~wanted] = 0
         probabilities[description.labels["background"], ~wanted] = 1
     return Answer(probabilities, seconds)
+
+
+def peak_bytes(
+    shape: tuple[int, int, int], spacing_zyx_mm: Sequence[float], description: ModelDescription
+) -> int:
+    """An upper bound of what ``predict`` takes beside the engine's memory and the image itself.
+
+    With R voxels of the image, N of the network's grid (at least a patch along each axis), V of
+    the largest grid between the two, P of a patch, C channels of the network and L labels, the
+    largest of
+
+    - 4·C·N + 30·R + 12·V bytes: normalise and resample one channel after the other,
+    - 4·(C + L + 1)·N + N + 4·(C + 2·L + 1)·P: the image, the sums, the weights and one tile,
+    - 4·L·(N + R) + 12·V + 12·R: the answer on both grids, one label after the other, and softmax,
+
+    and 3·R for masks; in a cascade also 2·R for the first network's segmentation.
+
+    Parameters
+    ----------
+    shape, spacing_zyx_mm
+        Of the image.
+    description
+        The package's.
+    """
+    axes = description.transpose_forward
+    size = [shape[axis] for axis in axes]
+    spacing = [float(spacing_zyx_mm[axis]) for axis in axes]
+    image = math.prod(size)
+    labels = len(description.labels)
+    largest = 0
+    for network in description.networks:
+        target = resampled_shape(size, spacing, network.spacing_zyx_mm)
+        padded = math.prod(map(max, target, network.patch_size_zyx))
+        between = math.prod(map(max, target, size))
+        patch = math.prod(network.patch_size_zyx)
+        channels = description.input_channels(network)
+        largest = max(
+            largest,
+            4 * channels * padded + 30 * image + 12 * between,
+            4 * (channels + labels + 1) * padded + padded + 4 * (channels + 2 * labels + 1) * patch,
+            4 * labels * (padded + image) + 12 * between + 12 * image,
+        )
+    return largest + 3 * image + (2 * image if len(description.networks) > 1 else 0)
 
 
 def target_probability(probabilities: np.ndarray, description: ModelDescription) -> np.ndarray:

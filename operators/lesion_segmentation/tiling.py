@@ -160,7 +160,9 @@ def run_tiled(
     weights = importance(patch, sigma)
     weight = np.zeros(mask.shape, dtype=np.float32)
     starts = [tile_starts(n, p, step) for n, p in zip(mask.shape, patch, strict=True)]
-    corners = [corner for corner in itertools.product(*starts) if mask[_place(corner, patch)].any()]
+    corners = [
+        (z, y, x) for z, y, x in itertools.product(*starts) if mask[_place((z, y, x), patch)].any()
+    ]
     for corner in corners:
         weight[_place(corner, patch)] += weights
     total = tiles(image, corners, weights)
