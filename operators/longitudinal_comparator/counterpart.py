@@ -32,15 +32,15 @@ def outline_in(
     other
         float32 probability of the other image.
     allowed
-        bool on the grid of ``other``: brain that belongs to no lesion yet.
+        bool on the grid of ``other``: voxels that belong to no lesion yet.
     to_other
         4×4: points of the lesion's image to points of the other one.
     threshold
         At least half of the lesion must have this probability there, and what is taken has it; 0
         takes the lesion's own outline.
     least
-        The smallest lesion that counts. Of the lesion's own outline, half of this is enough: the
-        other image's voxels may cut it.
+        The smallest lesion that counts. Of the lesion's own outline, any part is enough: the other
+        image's voxels and the lesions beside it may cut it.
 
     Returns
     -------
@@ -70,8 +70,6 @@ def outline_in(
         return None
     largest = 1 + int(np.bincount(labels.ravel())[1:].argmax())
     found = measure(np.argwhere(labels == largest) + low, other)
-    if threshold > 0:
-        enough = least.admits(found.indices, other, threshold, found.extent_mm)
-    else:
-        enough = found.volume_ml * 1000 >= least.volume_mm3 / 2
-    return found if enough else None
+    if threshold > 0 and not least.admits(found.indices, other, threshold, found.extent_mm):
+        return None
+    return found

@@ -29,7 +29,7 @@ class LongitudinalComparatorSettings(Settings):
     minimum_evidence: Annotated[float, Field(ge=0)] = 3.0
     """A change must show in the two matched FLAIR images with at least this many standard
     deviations of the noise of their difference."""
-    visible_contrast: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    visible_contrast: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """A lesion is new only if, in the prior FLAIR, its place has less than this share of today's
     contrast against its surroundings; resolved likewise the other way round."""
     faint_threshold: Share = 0.5

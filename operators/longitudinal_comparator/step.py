@@ -77,6 +77,13 @@ class StudyLesions:
         inside = ((index >= 0) & (index < self.part.probability.spatial_shape)).all(axis=1)
         return bool(inside.mean() >= 0.5)
 
+    def in_brain(self, points: np.ndarray) -> bool:
+        """Whether at least half of the points (n, 3) of this study lie in its brain."""
+        brain = np.asarray(self.study.brain_mask.array, dtype=bool)
+        index = np.rint(transform_points(np.linalg.inv(self.affine), points)).astype(int)
+        inside = ((index >= 0) & (index < brain.shape)).all(axis=1)
+        return bool(brain[tuple(index[inside].T)].sum() >= len(points) / 2)
+
     def measured(self, position: int) -> Measured:
         """The volume of a lesion."""
         return measured(self.objects[position], self.part.probability)
@@ -159,6 +166,7 @@ class StepComparison:
         self.back = np.linalg.inv(self.matrix)
         self._sure: dict[LesionObject, Verdict] = {}
         self._unseen: set[LesionObject] = set()
+        self._unproven: set[LesionObject] = set()
         self._bridges: dict[LesionObject, float] = {}
         self._parted: dict[int, float] = {}
 
@@ -250,8 +258,14 @@ class StepComparison:
                 other.faint.add(len(other.objects))
                 other.objects.append(outline)
                 return
-        if verdict is not None:
+        if verdict is None:
+            if self.images is not None:
+                self._unproven.add(lesion)
+        elif other.in_brain(transform_points(to_other, lesion.points)):
             self._sure[lesion] = verdict
+        else:
+            # the network was not asked there, and what surrounds the brain changes by itself
+            self._unseen.add(lesion)
 
     def _has_changed(self, found: Evidence) -> bool:
         half = 1 + self.settings.change_ratio / 2
@@ -412,7 +426,7 @@ class StepComparison:
         for p, lesion in enumerate(self.earlier.objects):
             if p in continued:
                 continue
-            if lesion in self._unseen:
+            if lesion in self._unseen or lesion in self._unproven:
                 unseen.add(p)
             else:
                 gone[p] = self._sure.get(lesion, Verdict("resolved", UNKNOWN)).confidence
@@ -426,6 +440,10 @@ class StepComparison:
     def _without_source(self, lesion: LesionObject) -> Descent:
         if lesion in self._unseen:
             return Descent({}, None, Verdict("baseline", UNKNOWN), None)
+        if lesion in self._unproven:
+            # the images show it at both times, but another lesion takes its place in the earlier
+            same = measured(lesion, self.later.probability)
+            return Descent({}, None, Verdict("stable", UNKNOWN), same)
         verdict = self._sure.get(lesion, Verdict("new", UNKNOWN))
         overlooked = self.least.volume_mm3 / 1000 / NORMAL_95
         return Descent({}, None, verdict, Measured(0.0, overlooked))

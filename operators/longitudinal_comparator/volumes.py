@@ -24,7 +24,7 @@ _RIM_SHARE = 0.65
 _PATCH_ML = 0.2
 """Parts of this size of a large lesion err on their own, so that their errors cancel in part."""
 _LEAST_RELATIVE = 0.04
-_COMMON_SHARE = 0.5
+_COMMON_SHARE = 0.2
 """Correlation of the errors of two lesions of one study: the threshold, the contrast and the blur
 of the study move all outlines together."""
 
