@@ -8,13 +8,13 @@ ARG BASE=python:3.11-slim-bookworm
 # --- What the packages are installed from: no other change makes them be installed again ---
 FROM scratch AS inputs
 # The wheels are there where .cache/image/wheels was filled (container/image_test.sh does).
-COPY requirements.lock requirements*.txt constraints.txt container/requirements-bill.lock \
+COPY requirements*.lock requirements*.txt constraints.txt container/requirements-bill.lock \
     .cache/image/wheel[s]/*.whl /
 
 # --- Python packages, installed by hash; nothing of this stage but the venv is kept ---
 FROM ${BASE} AS packages
 ARG ACCELERATOR=cpu
-# Index of NVIDIA's own wheels, for ACCELERATOR=cuda13.
+# NVIDIA's own package index: with it and ACCELERATOR=cuda13, TensorRT for data-centre GPUs too.
 ARG GPU_INDEX=
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/holoscan/venv
 # The secrets are optional and reach no layer: pip's configuration, a CA bundle.
@@ -33,8 +33,10 @@ RUN --mount=type=bind,from=inputs,target=/inputs \
         -r requirements.lock; \
     case "$ACCELERATOR" in \
     cpu) ;; \
-    cuda13) pip /opt/holoscan/venv/bin/python $from ${GPU_INDEX:+--extra-index-url $GPU_INDEX} \
-        -r requirements-gpu.txt -c constraints.txt ;; \
+    cuda13) pip /opt/holoscan/venv/bin/python $from --no-deps --require-hashes \
+            -r requirements-gpu.lock; \
+        if [ -n "$GPU_INDEX" ]; then pip /opt/holoscan/venv/bin/python \
+            --extra-index-url "$GPU_INDEX" -r requirements-tensorrt.txt -c constraints.txt; fi ;; \
     *) echo "ACCELERATOR must be cpu or cuda13" >&2; exit 1 ;; \
     esac; \
     # Holoscan looks for the CUDA runtime beside its own libraries, not where the wheel puts it; and

@@ -19,9 +19,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS: Mapping[str, str] = {
     "requirements.txt": "requirements.lock",
+    "requirements-gpu.txt": "requirements-gpu.lock",
     "container/requirements-bill.txt": "container/requirements-bill.lock",
 }
 """Requirement file to its lock file."""
+SOURCES = frozenset({"tensorrt-rtx-cu13"})
+"""Published as source only: a module without code of its own that imports the two wheels."""
 
 
 def lock_lines(report: Mapping[str, Any]) -> list[str]:
@@ -30,14 +33,14 @@ def lock_lines(report: Mapping[str, Any]) -> list[str]:
     Raises
     ------
     ValueError
-        If a distribution is no wheel or has no SHA-256.
+        If a distribution has no SHA-256, or is no wheel and not one of ``SOURCES``.
     """
     lines = []
     for item in report["install"]:
         name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
         source = item["download_info"]
         sha256 = source.get("archive_info", {}).get("hashes", {}).get("sha256")
-        if not sha256 or not source["url"].endswith(".whl"):
+        if not sha256 or not (source["url"].endswith(".whl") or name in SOURCES):
             raise ValueError(f"{name}: not a wheel with a SHA-256")
         lines.append(f"{name}=={item['metadata']['version']} --hash=sha256:{sha256}")
     return sorted(lines)
@@ -51,6 +54,7 @@ def resolve(requirements: Path, constraints: Path) -> dict[str, Any]:
             [
                 *(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"),
                 *("--ignore-installed", "--only-binary", ":all:", "--report", str(report)),
+                *("--no-binary", ",".join(sorted(SOURCES))),
                 *("-r", str(requirements), "-c", str(constraints)),
             ],
             check=True,
@@ -69,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     """Write every lock file."""
     for source, target in LOCKS.items():
         lines = lock_lines(resolve(ROOT / source, ROOT / "constraints.txt"))
-        head = f"# Wheels of {source} for Linux x86-64 and Python 3.11. Made by: make lock"
+        head = f"# Packages of {source} for Linux x86-64 and Python 3.11. Made by: make lock"
         (ROOT / target).write_text("\n".join([head, *lines, ""]), encoding="utf-8")
         print(f"{target}: {len(lines)} packages")
     return 0

@@ -92,7 +92,7 @@ def test_extract_gives_app_models_and_documents(container: Container, reachable:
 def test_no_compiler_and_no_cache_is_left(container: Container) -> None:
     script = (
         f"for tool in {' '.join(FORBIDDEN)}; do command -v $tool; done; "
-        "find /var/cache/apt /var/lib/apt/lists /root /tmp /wheels -type f 2>/dev/null; "
+        "find /var/cache/apt /var/lib/apt/lists /root/.cache /tmp /var/tmp -type f 2>/dev/null; "
         "find / -xdev \\( -name '*.whl' -o -name 'pip.conf' -o -name '*.deb' \\) "
         "-not -path '*/ensurepip/*' -not -path '/usr/share/python-wheels/*' 2>/dev/null"
     )
