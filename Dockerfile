@@ -75,6 +75,7 @@ FROM ${BASE} AS runtime
 RUN groupadd --gid 10001 holoscan \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin holoscan
 COPY --from=packages /opt/holoscan/venv /opt/holoscan/venv
+COPY --from=application /image/opt/holoscan/docs /opt/holoscan/docs
 COPY --chmod=755 container/entrypoint.py /var/holoscan/tools
 ENV PATH=/opt/holoscan/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/opt/holoscan/app \

@@ -59,4 +59,6 @@ if monai-deploy run "$map" -i "$scratch/map-empty" -o "$scratch/map-none" --gpus
 fi
 [ -z "$(find "$scratch/map-none" -type f)" ]
 docker run --rm --network=none --read-only "$map" show pkg | grep -q '"/opt/holoscan/models/brain_ms_flair_t2"'
+docker run --rm --network=none --read-only --entrypoint cat "$map" /opt/holoscan/docs/sbom.cdx.json |
+  grep -q CycloneDX
 echo "monai-deploy package and run: passed"
