@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export DOCKER_BUILDKIT=1
 docker="${DOCKER:-docker}"
-field() { sed -n "s/^  $1: *//p" app.yaml | head -n 1; }
+field() { sed -n "/^  $1: */{s///p;q}" app.yaml; }
 title="$(field title)"
 version="$(field version)"
 accelerator="${ACCELERATOR:-cpu}"

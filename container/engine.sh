@@ -32,6 +32,8 @@ start_engine() {
     return 1
   fi
   mkdir -p "$ENGINE_DIR"
+  ENGINE_BRIDGE=""
+  [ -e /sys/class/net/docker0 ] || ENGINE_BRIDGE=docker0
   export DOCKER_HOST="unix://$ENGINE_DIR/docker.sock"
   cat >"$ENGINE_DIR/daemon.json" <<JSON
 {"runtimes": {"nvidia": {"path": "runc"}}}
@@ -60,11 +62,15 @@ stop_engine() {
   if [ -z "${ENGINE_PID:-}" ]; then
     return 0
   fi
+  "$DOCKER" network prune --force >/dev/null 2>&1 || true
   kill "$ENGINE_PID" 2>/dev/null || true
   wait "$ENGINE_PID" 2>/dev/null || true
   # What a killed container or daemon may have left mounted, deepest first.
   awk -v root="$ENGINE_DIR/" 'index($2, root) == 1 {print $2}' /proc/mounts | sort -r |
     while read -r mount; do umount -l "$mount" || true; done
+  if [ -n "$ENGINE_BRIDGE" ] && command -v ip >/dev/null; then
+    ip link delete "$ENGINE_BRIDGE" 2>/dev/null || true
+  fi
   rm -rf "$ENGINE_DIR"
   ENGINE_PID=""
 }

@@ -58,7 +58,9 @@ if monai-deploy run "$map" -i "$scratch/map-empty" -o "$scratch/map-none" --gpus
   exit 1
 fi
 [ -z "$(find "$scratch/map-none" -type f)" ]
-docker run --rm --network=none --read-only "$map" show pkg | grep -q '"/opt/holoscan/models/brain_ms_flair_t2"'
-docker run --rm --network=none --read-only --entrypoint cat "$map" /opt/holoscan/docs/sbom.cdx.json |
-  grep -q CycloneDX
+docker run --rm --network=none --read-only "$map" show pkg >"$scratch/map-pkg.json"
+grep -q '"/opt/holoscan/models/brain_ms_flair_t2"' "$scratch/map-pkg.json"
+docker run --rm --network=none --read-only --entrypoint cat "$map" \
+  /opt/holoscan/docs/sbom.cdx.json >"$scratch/map-bill.json"
+grep -q CycloneDX "$scratch/map-bill.json"
 echo "monai-deploy package and run: passed"
