@@ -168,6 +168,7 @@ def import_package(source: Path, target: Path, options: ImportOptions) -> ModelP
     RuntimeError
         If the written network differs from torch.
     """
+    target = target.absolute()
     if target.exists() and not options.replace:
         raise ConfigurationError(
             f"model package {target.name}",
@@ -183,7 +184,6 @@ def import_package(source: Path, target: Path, options: ImportOptions) -> ModelP
             package = workplace / target.name
             package.mkdir()
             _write_package(model, origin, package, options)
-        workplace.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
         package.rename(target)

@@ -254,7 +254,10 @@ def test_several_labels_need_a_target(tmp_path: Path) -> None:
     for target in (None, ("edge",)):
         with pytest.raises(ConfigurationError, match=r"core, rim.*--target"):
             import_package(folder, tmp_path / "models/a", ImportOptions(target_labels=target))
+    (tmp_path / "models/a").mkdir()
+    (tmp_path / "models/a/old").touch()
     package = import_package(
         folder, tmp_path / "models/a", ImportOptions(target_labels=("rim",), replace=True)
     )
     assert package.description.target_values == (2,)
+    assert not (tmp_path / "models/a/old").exists()
