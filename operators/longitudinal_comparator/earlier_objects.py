@@ -30,6 +30,8 @@ _SIZE_RATIO = 3.0
 _CENTRE = ("128138", "DCM")
 _TRACKING_ID, _TRACKING_UID = ("112039", "DCM"), ("112040", "DCM")
 _VOLUME = ("118565006", "SCT")
+_NUMBER_OF_LESIONS = ("246206008", "SCT")
+"""Stands in the group of the totals only."""
 _MEASUREMENT_GROUP = ("125007", "DCM")
 _STRUCTURED_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 """The start of the SOP Class UIDs of all structured reports."""
@@ -284,10 +286,10 @@ class _Reported:
 
 
 def _lesion_of(group: Dataset) -> _Reported | None:
-    """A lesion's measurement group; None for that of the totals, which has no number."""
-    by_concept = {_concept(item): item for item in group.ContentSequence}
+    """A lesion's measurement group; None for that of the totals."""
+    by_concept = {_concept(item): item for item in reversed(group.ContentSequence)}
     uid, name = by_concept.get(_TRACKING_UID), by_concept.get(_TRACKING_ID)
-    if uid is None or name is None or not _NAME.match(str(name.TextValue)):
+    if uid is None or name is None or _NUMBER_OF_LESIONS in by_concept:
         return None
     volume = by_concept.get(_VOLUME)
     value = 0.0
