@@ -28,7 +28,8 @@ stop() {
   kill "$registry" 2>/dev/null || true
   docker image rm -f "$base" "$map" >/dev/null 2>&1 || true
 }
-base="" map="ms-lesion-followup-map:${image##*:}"
+base="" name=ms-lesion-followup-map version="${image##*:}"
+map="$name-x64-workstation-dgpu-linux-amd64:$version"  # as the packager calls it
 trap stop EXIT
 port=""
 for _ in $(seq 1 120); do
@@ -42,7 +43,7 @@ base="localhost:$port/ms-lesion-runtime:${image##*:}"
 TAG="$base" BASE="${BASE:?the base image of IMAGE}" DOCKER=docker container/build.sh --network=none \
   --target runtime >"$scratch/runtime.log" 2>&1 || { tail -n 40 "$scratch/runtime.log" >&2; exit 1; }
 docker push --quiet "$base"
-container/map/package.sh "$base" "$map"
+container/map/package.sh "$base" "$name:$version"
 
 "$python" -m tests.image.small_patient "$scratch/map-in"
 mkdir -p "$scratch/map-out" "$scratch/map-empty" "$scratch/map-none"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a MAP with `monai-deploy package`: package.sh BASE_IMAGE TAG  (make map-package)
+# Makes a MAP with `monai-deploy package`: package.sh BASE_IMAGE NAME[:VERSION]  (make map-package)
+# The packager calls the image NAME-x64-workstation-dgpu-linux-amd64:VERSION.
 # BASE_IMAGE is the Dockerfile's stage "runtime" in a registry that the daemon reaches, as the
 # packager insists on pulling it. Needs the buildx plug-in. What else it needs: docs/container.md.
 set -euo pipefail
@@ -29,8 +30,12 @@ cp -r docs/. README.md "$work/docs/"
 # The packager would make a builder that runs in a container of its own, which must be downloaded.
 # A docker context with the name that it looks for makes it use the daemon's own builder.
 if ! docker context inspect holoscan_app_builder >/dev/null 2>&1; then
-  docker context create holoscan_app_builder --docker "host=${DOCKER_HOST:-unix:///var/run/docker.sock}" >/dev/null
+  docker context create holoscan_app_builder \
+    --docker "host=${DOCKER_HOST:-unix:///var/run/docker.sock}" >/dev/null
 fi
-PYTHONPATH="$work/cli" "$python" "$bin/monai-deploy" package "$work/application" \
+# The builder is used only where the context is the current one, and DOCKER_HOST would count above it.
+unset DOCKER_HOST
+DOCKER_CONTEXT=holoscan_app_builder PYTHONPATH="$work/cli" \
+  "$python" "$bin/monai-deploy" package "$work/application" \
   --config app.yaml --models models --docs "$work/docs" --platform x86_64 --no-cache \
   --source container/map/artifacts.json --base-image "$base" --tag "$tag"
