@@ -157,6 +157,7 @@ def write_result_folder(
         )
     )
     size = 64 if min(patch) >= 64 else min(patch)
+    image = np.pad(image, [(0, 0), *((0, max(0, size - n)) for n in image.shape[1:])])
     middle = tuple(slice(n // 2 - size // 2, n // 2 + size // 2) for n in image.shape[1:])
     crop = torch.from_numpy(np.ascontiguousarray(image[(slice(None), *middle)])[None])
     first: nn.Module | None = None

@@ -242,7 +242,7 @@ def reference_prediction(
         segmentation, probabilities = predictor.predict_single_npy_array(
             image,
             {"spacing": list(spacing_zyx)},
-            None if previous is None else previous[None],
+            None if previous is None else previous[None].astype(np.int16),
             None,
             True,
         )

