@@ -4,6 +4,8 @@
 #   stop_engine        stops what start_engine started and removes its data
 # The daemon (Debian's docker.io) keeps everything below DIR and needs root.
 
+ENGINE_SOURCE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+
 # A client that can build with BuildKit: one with the buildx plug-in, else Debian's, which has it built in.
 find_client() {
   local client
@@ -36,7 +38,7 @@ start_engine() {
   [ -e /sys/class/net/docker0 ] || ENGINE_BRIDGE=docker0
   export DOCKER_HOST="unix://$ENGINE_DIR/docker.sock"
   cat >"$ENGINE_DIR/daemon.json" <<JSON
-{"runtimes": {"nvidia": {"path": "runc"}}}
+{"runtimes": {"nvidia": {"path": "$ENGINE_SOURCE/map/runtime"}}}
 JSON
   # The runtime named nvidia stands in for NVIDIA's: monai-deploy run always asks for that name.
   dockerd --config-file "$ENGINE_DIR/daemon.json" --storage-driver=overlay2 \
