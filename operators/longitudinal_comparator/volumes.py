@@ -19,7 +19,7 @@ from scipy import ndimage
 from operators.longitudinal_comparator.lesions import LesionObject
 
 NORMAL_95 = 1.96
-_RIM_SHARE = 0.65
+_RIM_SHARE = 0.75
 """Standard deviation of a small lesion's volume, as a share of its rim."""
 _PATCH_ML = 0.2
 """Parts of this size of a large lesion err on their own, so that their errors cancel in part."""

@@ -11,7 +11,8 @@ from operators.longitudinal_comparator.lesions import find_lesions, maximum_diam
 from operators.longitudinal_comparator.size import LeastSize
 from tests.operators.lesion_segmentation.builders import empty_volume, points_of
 
-LEAST = LeastSize(10.0, 3.0)
+LEAST = LeastSize(4.0, 3.0)
+ANY = LeastSize(0.1, 0.1)
 GRID = empty_volume((30, 44, 38), (2.4, 0.7, 1.1), (8, -5, 3), (3, -11, 20))
 
 
@@ -38,19 +39,19 @@ def test_a_ball_has_its_volume_diameter_place_and_confidence() -> None:
 
 def test_touching_corners_make_one_lesion_and_a_gap_makes_two() -> None:
     one = _with((5, 5, 5), (6, 6, 6), (7, 7, 7))
-    assert len(find_lesions(one, 0.5, LEAST)) == 1
+    assert len(find_lesions(one, 0.5, ANY)) == 1
     two = _with((5, 5, 5), (6, 6, 6), (7, 7, 7), (9, 7, 7), (10, 7, 7), (11, 7, 7))
-    assert len(find_lesions(two, 0.5, LEAST)) == 2
+    assert len(find_lesions(two, 0.5, ANY)) == 2
 
 
 @pytest.mark.parametrize(
     ("voxels", "kept"),
     [
-        ([(5, 5, 5), (6, 5, 5)], False),  # 4.8 mm long, two voxels only
+        ([(5, 5, 5), (6, 5, 5)], False),  # 4.8 mm long, but 3.7 mm³
         ([(5, 5, 5), (5, 6, 5), (5, 7, 5)], False),  # three voxels, 2.1 mm long
         ([(5, 5, 5), (5, 6, 5), (5, 7, 5), (5, 8, 5)], False),  # 2.8 mm
         ([(5, 5, 5), (5, 6, 5), (5, 7, 5), (5, 8, 5), (5, 9, 5)], True),  # 3.5 mm
-        ([(5, 5, 5), (5, 5, 6), (5, 5, 7)], True),  # 3.3 mm
+        ([(5, 5, 5), (5, 5, 6), (5, 5, 7), (5, 5, 8)], True),  # 4.4 mm
     ],
 )
 def test_both_lower_limits_count(voxels: list[tuple[int, int, int]], kept: bool) -> None:
@@ -59,8 +60,8 @@ def test_both_lower_limits_count(voxels: list[tuple[int, int, int]], kept: bool)
 
 def test_the_threshold_itself_is_lesion() -> None:
     voxels = [(5, 5, k) for k in range(5, 9)]
-    assert len(find_lesions(_with(*voxels, value=0.5), 0.5, LEAST)) == 1
-    assert len(find_lesions(_with(*voxels, value=0.4999), 0.5, LEAST)) == 0
+    assert len(find_lesions(_with(*voxels, value=0.5), 0.5, ANY)) == 1
+    assert len(find_lesions(_with(*voxels, value=0.4999), 0.5, ANY)) == 0
 
 
 def test_the_diameter_equals_that_of_all_pairs() -> None:

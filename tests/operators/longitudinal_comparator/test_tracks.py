@@ -96,7 +96,9 @@ def run(last: int, *, first: int = 0, refused: int | None = None) -> FollowUp:
     current, *before = reversed(list(zip(aligned, parts, MOTIONS[first : last + 1], strict=True)))
     if not before:
         return compare(
-            LesionProbabilities(aligned=aligned_studies(current[0]), current=current[1], prior=None),
+            LesionProbabilities(
+                aligned=aligned_studies(current[0]), current=current[1], prior=None
+            ),
             SETTINGS,
         )
     prior, *earlier = before
@@ -104,9 +106,7 @@ def run(last: int, *, first: int = 0, refused: int | None = None) -> FollowUp:
     studies = replace(
         studies,
         earlier=tuple(
-            EarlierStudy(
-                study, registration(motion @ to_current, accepted=last - 2 - n != refused)
-            )
+            EarlierStudy(study, registration(motion @ to_current, accepted=last - 2 - n != refused))
             for n, (study, _, motion) in enumerate(earlier)
         ),
     )
