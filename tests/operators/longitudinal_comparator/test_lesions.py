@@ -51,7 +51,7 @@ def test_touching_corners_make_one_lesion_and_a_gap_makes_two() -> None:
         ([(5, 5, 5), (5, 6, 5), (5, 7, 5)], False),  # three voxels, 2.1 mm long
         ([(5, 5, 5), (5, 6, 5), (5, 7, 5), (5, 8, 5)], False),  # 2.8 mm
         ([(5, 5, 5), (5, 6, 5), (5, 7, 5), (5, 8, 5), (5, 9, 5)], True),  # 3.5 mm
-        ([(5, 5, 5), (5, 5, 6), (5, 5, 7), (5, 5, 8)], True),  # 4.4 mm
+        ([(5, 5, k) for k in range(5, 11)], True),  # 6.6 mm
     ],
 )
 def test_both_lower_limits_count(voxels: list[tuple[int, int, int]], kept: bool) -> None:
