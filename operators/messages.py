@@ -339,7 +339,8 @@ class Lesion:
     """95 % interval of ``volume_ml``."""
     prior_volume_interval_ml: tuple[float, float] | None = None
     change_since_first: Change | None = None
-    """Against the first study of the time line; None where that is the prior or there is none."""
+    """Against the first study of the time line; None where that is the prior or there is none, and
+    for a resolved lesion that the first study does not have."""
     lineage: tuple[str, ...] = ()
     """Tracking UIDs of the earlier lesions that it came from, other than its own."""
     volumes_ml: tuple[float | None, ...] = ()
