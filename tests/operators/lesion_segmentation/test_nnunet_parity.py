@@ -145,39 +145,48 @@ def _assert_equal(
 
 
 @pytest.mark.parametrize(
-    ("case", "folds", "mirror"), [(ISOTROPIC, 1, (0, 1, 2)), (THICK, 5, ())], ids=["1mm", "thick"]
+    ("case", "folds", "mirror"), [(ISOTROPIC, 1, (1,)), (THICK, 5, ())], ids=["1mm", "thick"]
 )
-def test_a_cascade(tmp_path: Path, case: tuple, folds: int, mirror: tuple[int, ...]) -> None:
+def test_a_cascade(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple,
+    folds: int,
+    mirror: tuple[int, ...],
+) -> None:
+    """With random weights each stage has voxels at the brink, which nnU-Net's half precision
+    tips, and the second stage builds on them. So nnU-Net adds up in fp32 here, and then all is
+    equal; without that change the two still agree but for those voxels."""
     shape, spacing = case
     image, _ = brain_image(shape, spacing)
     plan = plans("plain", PATCH, SPACING, cascade_spacing=LOW_SPACING)
-    axes = mirror or None
-    low = write_result_folder(
-        tmp_path,
-        plan,
-        _random_networks(plan, folds, image),
-        configuration=LOW,
-        mirror_axes=axes,
-    )
-    full = write_result_folder(
-        tmp_path,
-        plan,
-        _random_networks(plan, folds, image, channels=3),
-        configuration=CASCADE,
-        mirror_axes=axes,
+    low, full = (
+        write_result_folder(
+            tmp_path,
+            plan,
+            _random_networks(plan, folds, image, channels=channels),
+            configuration=configuration,
+            mirror_axes=mirror or None,
+        )
+        for configuration, channels in ((LOW, 2), (CASCADE, 3))
     )
     package = import_package(full, tmp_path / "p", ImportOptions(mirror=bool(mirror)))
     assert [n.stage for n in package.description.networks] == ["lowres", "fullres"]
+    answer = _predict(package, image, spacing)
+
+    def reference(previous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return reference_prediction(full, image, spacing, mirror=bool(mirror), previous=previous)
+
     first, _ = reference_prediction(low, image, spacing, mirror=bool(mirror))
-    segmentation, probabilities = reference_prediction(
-        full, image, spacing, mirror=bool(mirror), previous=first
-    )
-    without, _ = reference_prediction(
-        full, image, spacing, mirror=bool(mirror), previous=np.zeros_like(first)
-    )
+    segmentation, probabilities = reference(first)
+    _assert_equal(answer, segmentation, probabilities, image, 0.997)
+    monkeypatch.setattr(torch, "half", torch.float32)
+    first, _ = reference_prediction(low, image, spacing, mirror=bool(mirror))
+    segmentation, probabilities = reference(first)
+    _assert_equal(answer, segmentation, probabilities, image)
     # the first stage matters, or the test would not see a wrong one
+    without, _ = reference(np.zeros_like(first))
     assert dice(without > 0, segmentation > 0) < 0.99
-    _assert_equal(_predict(package, image, spacing), segmentation, probabilities, image)
 
 
 def _trained(plan: dict, seed: int, steps: int = 120) -> torch.nn.Module:
