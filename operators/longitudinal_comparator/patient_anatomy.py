@@ -166,8 +166,8 @@ def _tissues(
     lesion = ndimage.binary_dilation(
         resample_to(lesions, grid, nearest=True).array.astype(bool), iterations=_RIM_STEPS
     )
-    places = np.argwhere(brain).astype(np.float32)
-    places = 2.0 * places / np.asarray(grid.spatial_shape, dtype=np.float32) - 1.0
+    voxels = np.argwhere(brain).astype(np.float32)
+    places = 2.0 * voxels / np.asarray(grid.spatial_shape, dtype=np.float32) - 1.0
     found[:, brain] = tissue_probabilities(np.stack(images), priors, places, lesion[brain])
     return found
 
@@ -198,7 +198,7 @@ def _large_parts(mask: np.ndarray) -> np.ndarray:
 
 
 def _plausible(mask: np.ndarray, range_ml: tuple[float, float]) -> bool:
-    return range_ml[0] <= mask.sum() * STEP_MM**3 / 1000.0 <= range_ml[1]
+    return bool(range_ml[0] <= mask.sum() * STEP_MM**3 / 1000.0 <= range_ml[1])
 
 
 def _distance(mask: hd.Volume) -> hd.Volume:

@@ -192,7 +192,7 @@ def _gap(distance: hd.Volume, index: np.ndarray) -> np.ndarray:
     The distance runs from centre to centre, and half a step on either side is not a gap.
     """
     values = _at(distance, index, order=1, outside=_OUTSIDE_MM)
-    return np.maximum(np.minimum(values, _OUTSIDE_MM) - STEP_MM, 0.0)
+    return np.asarray(np.maximum(np.minimum(values, _OUTSIDE_MM) - STEP_MM, 0.0))
 
 
 def _millimetres(gap: np.ndarray) -> float | None:
