@@ -30,6 +30,14 @@ def lesion(number: int | None, now: float, before: float | None, change: str) ->
         "region": "deep_white_matter",
         "change": change,
         "confidence": 0.9,
+        "change_confidence": None if before is None else 0.95,
+        "volume_interval_ml": [0.9 * now, 1.1 * now],
+        "prior_volume_interval_ml": None if before is None else [0.9 * before, 1.1 * before],
+        "change_since_first": None,
+        "lineage": [],
+        "volumes_ml": [now] if before is None else [before, now],
+        "distance_to_ventricle_mm": 4.0,
+        "distance_to_cortex_mm": None,
     }
 
 
@@ -54,7 +62,7 @@ def results(follow_up: bool = True) -> dict[str, Any]:
             lesion(None, 0.0, 0.4, "resolved"),
         ]
     content = {
-        "schema_version": "1.0",
+        "schema_version": "1.1",
         "software": {"name": NAME, "version": "0.1.0"},
         "model": {
             "name": "brain_ms",
@@ -75,6 +83,29 @@ def results(follow_up: bool = True) -> dict[str, Any]:
             "enlarging_count": 1 if follow_up else 0,
             "shrinking_count": 0,
             "resolved_count": 1 if follow_up else 0,
+            "lesion_volume_interval_ml": [1.0, 1.3] if follow_up else [0.8, 1.0],
+            "prior_lesion_volume_interval_ml": [0.9, 1.1] if follow_up else None,
+        },
+        "earlier": [],
+        "time_points": [
+            {
+                "study_uid": uid,
+                "interval_days": days,
+                "lesion_count": 2,
+                "lesion_volume_ml": 1.0,
+                "lesion_volume_interval_ml": [0.9, 1.1],
+            }
+            for uid, days in ([("1.3", 399), ("1.2", 0)] if follow_up else [("1.2", 0)])
+        ],
+        "dissemination": {
+            "in_space": {
+                "periventricular": 0,
+                "juxtacortical": 0,
+                "infratentorial": 0,
+                "spinal_cord": None,
+                "optic_nerve": None,
+            },
+            "in_time": [],
         },
         "quality": [{"code": "no_t1", "severity": "warning", "message": "There is no T1."}],
         "timing_s": {"dicom_loader": 0.5},

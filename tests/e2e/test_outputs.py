@@ -174,12 +174,15 @@ def test_a_rerun_replaces_the_whole_and_a_prior_seg_keeps_the_identities(
     assert len(kept) >= 8
     studies = {pydicom.dcmread(path).StudyInstanceUID for path in second.dicom()}
     assert studies == {first.results["current"]["study_uid"]}
+    # another run of the same images gives the same numbers to the last digit
+    assert second.results["registration"] == first.results["registration"]
+    names = {"tracking_uid", "tracking_id", "lineage"}
     for before, after in zip(first.results["lesions"], second.results["lesions"], strict=True):
-        assert after["change"] == before["change"]
-        assert after["segment_number"] == before["segment_number"]
-        for key in ("volume_ml", "prior_volume_ml", "confidence", "diameter_mm"):
-            # SimpleITK adds up in an order that varies, which moves a transform by under 0.001 mm
-            assert after[key] == pytest.approx(before[key], rel=0.01, abs=0.002)
+        assert {k: v for k, v in after.items() if k not in names} == {
+            k: v for k, v in before.items() if k not in names
+        }
+    for key in ("totals", "time_points", "current", "prior", "dissemination"):
+        assert second.results[key] == first.results[key], key
 
 
 def test_pixelmed_finds_no_error_in_the_report(
