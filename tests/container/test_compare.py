@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pytest
+from reportlab.pdfgen.canvas import Canvas
 
 from container.compare import compare_values, differences, same_text
 from tests.operators.dicom_loader.builders import Grid, make_classic_series
@@ -109,3 +111,22 @@ def test_masks_are_compared_voxel_by_voxel_and_headers_by_value(tmp_path: Path) 
     assert "InstanceNumber" in found
     (tmp_path / "b" / "results.json").unlink()
     assert differences(tmp_path / "a", tmp_path / "b") == ["only in one: results.json"]
+
+
+def test_reports_may_differ_in_when_they_were_made_only(
+    tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    need_tool("pdftotext")
+    for name, made, load in (
+        ("a", "2026-11-21 14:50", "6.53"),
+        ("b", "2027-01-01 09:05", "6.53"),
+        ("c", "2026-11-21 14:50", "9.99"),
+    ):
+        (tmp_path / name).mkdir()
+        page = Canvas(str(tmp_path / name / "report.pdf"))
+        page.drawString(72, 700, f"Made {made}")
+        page.drawString(72, 680, f"Lesion load {load} ml on 2026-03-01")
+        page.save()
+    assert differences(tmp_path / "a", tmp_path / "b") == []
+    (found,) = differences(tmp_path / "a", tmp_path / "c")
+    assert "9.99" in found
