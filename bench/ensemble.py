@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ import highdicom as hd
 import nibabel as nib
 import numpy as np
 
+from bench.process import run_measured
 from demo.open_ms import folder_from_environment
 from operators.messages import (
     AlignedStudy,
@@ -217,15 +217,13 @@ def in_a_process(
         command += [f"--{name}", str(value)]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     with tempfile.TemporaryFile("w+") as stream:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}")
+        took = run_measured(command, cwd=ROOT, env=environment, stdout=stream)
+        if took.code:
+            raise RuntimeError(f"{' '.join(command)} ended with exit code {took.code}")
         stream.seek(0)
         result: dict[str, Any] = json.loads(stream.read().splitlines()[-1])
-    result["peak_mb"] = round(usage.ru_maxrss / 1024)
-    result["cpu_s"] = usage.ru_utime + usage.ru_stime
+    result["peak_mb"] = round(took.peak_mb)
+    result["cpu_s"] = took.cpu_s
     return result
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from bench.process import run_measured
 from demo.open_ms import folder_from_environment, real_patient
 from demo.patient import make_patient
 from demo.synthetic import write_patient
@@ -27,23 +26,19 @@ RESULT = ROOT / "bench" / "whole_run.json"
 
 def measure(source: Path, out: Path, models: Path) -> dict[str, Any]:
     """One run: seconds by stage, wall seconds and CPU seconds of the process, peak memory."""
-    begun = time.perf_counter()
-    process = subprocess.Popen(
+    took = run_measured(
         [sys.executable, "-m", "app", "-i", str(source), "-o", str(out), "-m", str(models)],
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - begun
-    if process.returncode:
-        raise RuntimeError(f"the application ended with exit code {process.returncode}")
+    if took.code:
+        raise RuntimeError(f"the application ended with exit code {took.code}")
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     return {
         "stages_s": results["timing_s"],
-        "wall_s": round(wall, 1),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mb": round(usage.ru_maxrss / 1024),
+        "wall_s": round(took.wall_s, 1),
+        "cpu_s": round(took.cpu_s, 1),
+        "peak_mb": round(took.peak_mb),
     }
 
 

@@ -42,7 +42,7 @@ fi
 step "wheels by hash"
 rm -rf "$wheels"
 mkdir -p "$wheels"
-"$python" -m pip download --quiet --no-deps --require-hashes --only-binary :all: -d "$wheels" \
+"$python" -m pip download -qq --no-deps --require-hashes --only-binary :all: -d "$wheels" \
   -r requirements.lock -r container/requirements-bill.lock
 if [ -n "${base_pid:-}" ]; then
   step "base image"

@@ -14,6 +14,7 @@ from typing import Any
 import highdicom as hd
 import pydicom
 
+from bench.process import run_measured
 from tests.conftest import ROOT
 
 
@@ -54,14 +55,12 @@ class Run:
 def run_app(source: Path, out: Path, *options: str) -> Run:
     """Run ``python -m app`` on a folder in a process of its own."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(
+        took = run_measured(
             [sys.executable, "-m", "app", "-i", str(source), "-o", str(out), *options],
             cwd=ROOT,
             env={k: v for k, v in os.environ.items() if not k.startswith("HOLOSCAN_")},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
         log.seek(0)
-        return Run(source, out, process.returncode, log.read(), usage.ru_maxrss / 1024)
+        return Run(source, out, took.code, log.read(), took.peak_mb)
