@@ -1,9 +1,8 @@
 # The application as a MONAI Application Package. One file for every image: docs/container.md
 #   make image                                CPU
-#   make image ACCELERATOR=cuda13             NVIDIA GPU (TensorRT, TensorRT for RTX)
+#   make image ACCELERATOR=cuda13             NVIDIA GPU (TensorRT, TensorRT for RTX, ONNX Runtime)
 #   make image BASE=...@sha256:...            another base, with Python 3.11 and nothing else
-# The default base is named by its tag: pin it by its digest where images are built for use.
-ARG BASE=python:3.11-slim-bookworm
+ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 # --- What the packages are installed from: no other change makes them be installed again ---
 FROM scratch AS inputs
@@ -14,8 +13,10 @@ COPY requirements*.lock requirements*.txt constraints.txt container/requirements
 # --- Python packages, installed by hash; nothing of this stage but the venv is kept ---
 FROM ${BASE} AS packages
 ARG ACCELERATOR=cpu
-# NVIDIA's own package index: with it and ACCELERATOR=cuda13, TensorRT for data-centre GPUs too.
+# With ACCELERATOR=cuda13: another place than NVIDIA's own package index for TensorRT's libraries, and
+# TENSORRT=no for an image without TensorRT (it has TensorRT for RTX and ONNX Runtime).
 ARG GPU_INDEX=
+ARG TENSORRT=yes
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/holoscan/venv
 # The secrets are optional and reach no layer: pip's configuration, a CA bundle.
 RUN --mount=type=bind,from=inputs,target=/inputs \
@@ -35,8 +36,14 @@ RUN --mount=type=bind,from=inputs,target=/inputs \
     cpu) ;; \
     cuda13) pip /opt/holoscan/venv/bin/python $from --no-deps --require-hashes \
             -r requirements-gpu.lock; \
-        if [ -n "$GPU_INDEX" ]; then pip /opt/holoscan/venv/bin/python \
-            --extra-index-url "$GPU_INDEX" -r requirements-tensorrt.txt -c constraints.txt; fi ;; \
+        if [ -n "$GPU_INDEX" ]; then export WHEEL_STUB_PIP_INDEX_URL="$GPU_INDEX"; fi; \
+        if [ -n "${PIP_CERT:-}" ]; then export SSL_CERT_FILE="$PIP_CERT"; fi; \
+        case "$TENSORRT" in \
+        yes) pip /opt/holoscan/venv/bin/python $from --no-deps --require-hashes \
+            -r requirements-tensorrt.lock ;; \
+        no) ;; \
+        *) echo "TENSORRT must be yes or no" >&2; exit 1 ;; \
+        esac ;; \
     *) echo "ACCELERATOR must be cpu or cuda13" >&2; exit 1 ;; \
     esac; \
     # Holoscan looks for the CUDA runtime beside its own libraries, not where the wheel puts it; and

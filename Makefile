@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 DATA ?=
 MAP_BASE ?=
 MAP_TAG ?= ms-lesion-followup-map
-export ACCELERATOR BASE TAG GPU_INDEX PIP_CONF CA_BUNDLE
+export ACCELERATOR BASE TAG GPU_INDEX TENSORRT PIP_CONF CA_BUNDLE
 
 .PHONY: demo demo-real test check bench setup setup-dev lock image image-test map-package clean
 

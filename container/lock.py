@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ LOCKS: Mapping[str, str] = {
     "container/requirements-bill.txt": "container/requirements-bill.lock",
 }
 """Requirement file to its lock file."""
+KEPT_BY_HAND: Mapping[str, str] = {"requirements-gpu.txt": "requirements-tensorrt.lock"}
+"""Requirement file to the lock file of those of its packages that pip cannot be asked for."""
 SOURCES = frozenset({"tensorrt-rtx-cu13"})
 """Published as source only: a module without code of its own that imports the two wheels."""
 
@@ -46,21 +48,29 @@ def lock_lines(report: Mapping[str, Any]) -> list[str]:
     return sorted(lines)
 
 
-def resolve(requirements: Path, constraints: Path) -> dict[str, Any]:
+def resolve(requirements: str, constraints: Path) -> dict[str, Any]:
     """Ask pip which wheels it would install, as its installation report."""
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
+        report, wanted = Path(folder) / "report.json", Path(folder) / "requirements.txt"
+        wanted.write_text(requirements, encoding="utf-8")
         subprocess.run(
             [
                 *(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"),
                 *("--ignore-installed", "--only-binary", ":all:", "--report", str(report)),
                 *("--no-binary", ",".join(sorted(SOURCES))),
-                *("-r", str(requirements), "-c", str(constraints)),
+                *("-r", str(wanted), "-c", str(constraints)),
             ],
             check=True,
         )
         content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return content
+
+
+def without(text: str, names: Collection[str]) -> str:
+    """A requirement file without the lines of some packages."""
+    return "".join(
+        line for line in text.splitlines(keepends=True) if not pins(line).keys() & set(names)
+    )
 
 
 def pins(text: str) -> dict[str, str]:
@@ -72,7 +82,10 @@ def pins(text: str) -> dict[str, str]:
 def main(argv: Sequence[str]) -> int:
     """Write every lock file."""
     for source, target in LOCKS.items():
-        lines = lock_lines(resolve(ROOT / source, ROOT / "constraints.txt"))
+        text = (ROOT / source).read_text(encoding="utf-8")
+        if source in KEPT_BY_HAND:
+            text = without(text, pins((ROOT / KEPT_BY_HAND[source]).read_text(encoding="utf-8")))
+        lines = lock_lines(resolve(text, ROOT / "constraints.txt"))
         head = f"# Packages of {source} for Linux x86-64 and Python 3.11. Made by: make lock"
         (ROOT / target).write_text("\n".join([head, *lines, ""]), encoding="utf-8")
         print(f"{target}: {len(lines)} packages")
