@@ -1,4 +1,4 @@
-"""Command line: ``python -m model_tools import|fetch|build|train|export|evaluate|change …``."""
+"""Command line: ``python -m model_tools COMMAND …``, as import, fetch, quantise or evaluate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from model_tools.change.command import add_change
 from model_tools.evaluate.command import add_evaluate
 from model_tools.fetch import add_fetch
 from model_tools.importing.command import add_import
-from operators.errors import ConfigurationError
+from model_tools.quantise.command import add_quantise
+from operators.errors import UserError
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -100,14 +101,17 @@ def main() -> None:
     add_fetch(commands)
     add_evaluate(commands)
     add_build(commands)
+    add_quantise(commands)
     add_change(commands)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
-        arguments.run(arguments)
-    except ConfigurationError as error:
+        code = arguments.run(arguments)
+    except UserError as error:
         print(error, file=sys.stderr)
-        sys.exit(3)
+        sys.exit(error.exit_code)
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

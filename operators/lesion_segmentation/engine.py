@@ -11,7 +11,7 @@ import importlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from operators.lesion_segmentation.network_source import (
     network_source,
 )
 from operators.lesion_segmentation.settings import LesionSegmentationSettings
+from operators.messages import QualityNote
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """Arithmetic of the network: "bf16", "fp16" or "fp32"."""
+        """Arithmetic of the network: "bf16", "fp16", "fp32" or "int8"."""
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Run the network.
@@ -104,6 +105,7 @@ class Machine:
 
     find_gpu: Callable[[], Gpu] = open_gpu
     find_module: Callable[[str], Any] = _import
+    _passed_over: str | None = field(default=None, init=False)
     _gpu: Gpu | NoGpuError | None = field(default=None, init=False)
 
     def gpu(self) -> Gpu:
@@ -132,6 +134,33 @@ class Machine:
             raise EngineUnavailableError(f"{what}: {self._gpu.reason}") from self._gpu
         return self._gpu
 
+    def remember_processor(self, passed: Sequence[str]) -> None:
+        """Take note that "auto" chose an engine on the processor.
+
+        Parameters
+        ----------
+        passed
+            The engines tried before it, each with the reason against it.
+        """
+        if isinstance(self._gpu, NoGpuError):
+            self._passed_over = self._gpu.reason if self._gpu.present else None
+        elif self._gpu is not None:
+            self._passed_over = "; ".join(passed)
+
+    @property
+    def quality(self) -> tuple[QualityNote, ...]:
+        """What the reader must know: that a GPU which is there was not used, and why."""
+        if self._passed_over is None:
+            return ()
+        return (
+            QualityNote(
+                "gpu_not_used",
+                "info",
+                "This machine has a GPU that could not be used; the network ran on the processor, "
+                f"which takes longer (reason: {self._passed_over}).",
+            ),
+        )
+
 
 @dataclass(frozen=True)
 class _Request:
@@ -140,13 +169,20 @@ class _Request:
     cache: EngineCache
     machine: Machine
 
+    @property
+    def precision(self) -> Literal["auto", "fp32", "fp16", "bf16"]:
+        """What the settings ask for, for engines that run no int8 network."""
+        if self.settings.precision == "int8":
+            raise EngineUnavailableError("int8 networks run in OpenVINO only")
+        return self.settings.precision
+
 
 def _tensorrt(family: Any) -> Callable[[_Request], Engine]:
     def open_it(request: _Request) -> Engine:
         from operators.lesion_segmentation.tensorrt_engine import TensorRtEngine
 
+        precision = request.precision
         gpu = request.machine.gpu()
-        precision = request.settings.precision
         return TensorRtEngine(
             request.machine.find_module(family),
             family,
@@ -162,12 +198,13 @@ def _tensorrt(family: Any) -> Callable[[_Request], Engine]:
 def _onnxruntime_cuda(request: _Request) -> Engine:
     from operators.lesion_segmentation.onnxruntime_engine import OnnxRuntimeEngine
 
+    precision = request.precision
     gpu = request.machine.gpu()
     return OnnxRuntimeEngine(
         request.machine.find_module("onnxruntime"),
         request.source,
         device="cuda",
-        precision=request.settings.precision,
+        precision=precision,
         device_name=f"{gpu.identity.name}, {gpu.identity.target}",
     )
 
@@ -192,19 +229,27 @@ def _onnxruntime_cpu(request: _Request) -> Engine:
         request.machine.find_module("onnxruntime"),
         request.source,
         device="cpu",
-        precision=request.settings.precision,
+        precision=request.precision,
         threads=request.settings.threads,
     )
 
 
-_CANDIDATES: tuple[tuple[str, str, Callable[[_Request], Engine]], ...] = (
-    ("tensorrt", "TensorRT", _tensorrt("tensorrt")),
-    ("tensorrt_rtx", "TensorRT for RTX", _tensorrt("tensorrt_rtx")),
-    ("onnxruntime", "ONNX Runtime (CUDA)", _onnxruntime_cuda),
-    ("openvino", "OpenVINO", _openvino),
-    ("onnxruntime", "ONNX Runtime (CPU)", _onnxruntime_cpu),
+@dataclass(frozen=True)
+class _Candidate:
+    setting: str
+    title: str
+    open: Callable[[_Request], Engine]
+    on_gpu: bool
+
+
+_CANDIDATES = (
+    _Candidate("tensorrt", "TensorRT", _tensorrt("tensorrt"), True),
+    _Candidate("tensorrt_rtx", "TensorRT for RTX", _tensorrt("tensorrt_rtx"), True),
+    _Candidate("onnxruntime", "ONNX Runtime (CUDA)", _onnxruntime_cuda, True),
+    _Candidate("openvino", "OpenVINO", _openvino, False),
+    _Candidate("onnxruntime", "ONNX Runtime (CPU)", _onnxruntime_cpu, False),
 )
-"""Setting, title and opener, in the order in which they are tried."""
+"""In the order in which they are tried."""
 
 
 def open_engine(
@@ -233,21 +278,25 @@ def open_engine(
     Raises
     ------
     ConfigurationError
-        If the network is damaged or differs from model.json, or if the engine or the precision
-        that the settings ask for is not possible here.
+        If the network is damaged or differs from model.json, if the engine or the precision
+        that the settings ask for is not possible here, or if precision is "int8" and the package
+        holds no int8 network.
     """
-    request = _Request(
-        network_source(package, network), settings, cache or EngineCache(None), machine or Machine()
-    )
+    int8 = settings.precision == "int8"
+    source = network_source(package, network, int8=int8)
+    machine = machine or Machine()
+    request = _Request(source, settings, cache or EngineCache(None), machine)
     passed: list[str] = []
-    for setting, title, opener in _CANDIDATES:
-        if settings.engine not in ("auto", setting):
+    for candidate in _CANDIDATES:
+        if settings.engine not in ("auto", candidate.setting):
             continue
         try:
-            engine = opener(request)
+            engine = candidate.open(request)
         except EngineUnavailableError as reason:
-            passed.append(f"{title}: {reason}")
+            passed.append(f"{candidate.title}: {reason}")
             continue
+        if settings.engine == "auto" and not candidate.on_gpu:
+            machine.remember_processor(passed)
         logger.info(
             "engine: %s in %s, %s%s",
             engine.name,

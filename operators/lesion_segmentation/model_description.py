@@ -1,4 +1,5 @@
-"""The content of model.json (schema 1.1), typed and checked; schema 1.0 is read as well.
+"""The content of model.json (schema 1.1; 1.2 with an int8 trial), typed and checked; schema 1.0 is
+read as well.
 
 The arrays that a network was trained on are described in three steps: ``orientation`` says which
 way their axes x, y and z run in the patient, ``transpose_forward`` in which order the network
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 NETWORK_FILE = "ensemble.onnx"
 SCHEMA_VERSION = "1.1"
+INT8_SCHEMA_VERSION = "1.2"
+"""Of a package whose int8 trial is recorded; everything else is as in 1.1."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -91,6 +94,54 @@ class Network(_Strict):
     """Voxels of a tile, in the network's own axes."""
 
 
+class Int8Study(_Strict):
+    """How the int8 networks answered one study that they were not calibrated on."""
+
+    study: Annotated[str, Field(min_length=1)]
+    """What it is, as "2D, 0.9 × 0.9 × 3.0 mm"; nothing that names a patient."""
+    dice: Annotated[float, Field(ge=0, le=1)]
+    """Of the lesion mask against fp32, in the brain."""
+    mean_difference: Annotated[float, Field(ge=0, le=1)]
+    """Mean absolute difference of the lesion probability from fp32, in the brain."""
+    speed_up: PositiveFloat
+    """Processor seconds of the networks in ``Int8.compared_with`` over those in int8."""
+
+
+class Int8(_Strict):
+    """The trial of post-training quantisation (``model_tools quantise``), passed or not."""
+
+    files: tuple[str, ...] = ()
+    """OpenVINO models (.xml, with the .bin of the same name), in the order of ``networks``; none
+    where the trial was not passed."""
+    passed: bool
+    minimum_dice: Annotated[float, Field(ge=0, le=1)]
+    """What every study has to reach."""
+    minimum_speed_up: PositiveFloat
+    """What all studies together have to reach."""
+    speed_up: PositiveFloat
+    """Over all studies."""
+    compared_with: str
+    """The arithmetic that "auto" takes on the processor of the trial, as "bf16"."""
+    calibrated_on: str
+    """Studies and tiles, as "2 studies, 16 tiles"."""
+    studies: Annotated[tuple[Int8Study, ...], Field(min_length=1)]
+    software: str
+    """As "NNCF 3.4.0, OpenVINO 2026.4.1"."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Int8:
+        if self.passed != bool(self.files):
+            raise ValueError("int8 networks belong to a trial that was passed, and to no other")
+        if any(not name.endswith(".xml") for name in self.files):
+            raise ValueError("int8 files are OpenVINO models (.xml)")
+        reached = self.speed_up >= self.minimum_speed_up and all(
+            study.dice >= self.minimum_dice for study in self.studies
+        )
+        if self.passed and not reached:
+            raise ValueError("a trial is passed only where its measures reach its limits")
+        return self
+
+
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
     """Schema 1.0 in the words of 1.1."""
     old = dict(content)
@@ -102,7 +153,7 @@ def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
 class ModelDescription(_Strict):
     """The content of model.json."""
 
-    schema_version: Literal["1.1"]
+    schema_version: Literal["1.1", "1.2"]
     name: str
     version: str
     body_site: str
@@ -143,6 +194,8 @@ class ModelDescription(_Strict):
     the largest probability counts (argmax)."""
     source: str
     licence: str
+    int8: Int8 | None = None
+    """The trial of int8, in schema 1.2; None where there was none."""
     files: dict[str, str]
     """File name to sha256, for every file of the package but model.json."""
 
@@ -181,6 +234,7 @@ class ModelDescription(_Strict):
         if missing or len({network.file for network in self.networks}) != len(self.networks):
             raise ValueError("files must list each network's own file")
         _check_preprocessing(self)
+        _check_int8(self)
         return self
 
     @property
@@ -254,3 +308,16 @@ def _check_preprocessing(description: ModelDescription) -> None:
             'preprocessing "aligned_grid" goes with normalisation "zscore_in_mask", one network, '
             "orientation LPS, transpose_forward (0, 1, 2) and brain_only"
         )
+
+
+def _check_int8(description: ModelDescription) -> None:
+    trial = description.int8
+    if (trial is not None) != (description.schema_version == INT8_SCHEMA_VERSION):
+        raise ValueError(f"int8 belongs to schema {INT8_SCHEMA_VERSION}, and to no other")
+    if trial is None or not trial.files:
+        return
+    if len(set(trial.files)) != len(description.networks):
+        raise ValueError("int8 must name one file for each network")
+    needed = {*trial.files, *(name.removesuffix(".xml") + ".bin" for name in trial.files)}
+    if not needed <= set(description.files):
+        raise ValueError("files must list both files of each int8 network")

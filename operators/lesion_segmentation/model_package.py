@@ -11,9 +11,12 @@ from pydantic import ValidationError
 
 from operators.errors import ConfigurationError
 from operators.lesion_segmentation.model_description import (
+    INT8_SCHEMA_VERSION,
     NETWORK_FILE,
     SCHEMA_VERSION,
     Channel,
+    Int8,
+    Int8Study,
     Intensity,
     ModelDescription,
     Network,
@@ -22,10 +25,13 @@ from operators.lesion_segmentation.model_description import (
 
 __all__ = [
     "CARD_FILE",
+    "INT8_SCHEMA_VERSION",
     "MODEL_FILE",
     "NETWORK_FILE",
     "SCHEMA_VERSION",
     "Channel",
+    "Int8",
+    "Int8Study",
     "Intensity",
     "ModelDescription",
     "ModelPackage",
@@ -194,5 +200,8 @@ def choose_package(
 
 def write_model_description(folder: Path, description: ModelDescription) -> None:
     """Write model.json."""
-    text = json.dumps(description.model_dump(mode="json"), indent=2)
+    content = description.model_dump(mode="json")
+    if description.int8 is None:
+        del content["int8"]  # earlier versions of the application do not know it
+    text = json.dumps(content, indent=2)
     (folder / MODEL_FILE).write_text(text + "\n", encoding="utf-8")

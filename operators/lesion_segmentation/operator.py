@@ -39,6 +39,8 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
         The section ``lesion_segmentation`` of app.yaml.
     work_folder
         The application's work folder, for compiled engines, if it has one.
+    machine
+        What there is to run on; None for this machine.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
         models_folder: Path,
         settings: LesionSegmentationSettings | None = None,
         work_folder: Path | None = None,
+        machine: Machine | None = None,
         **kwargs: Any,
     ) -> None:
         self._settings = settings or LesionSegmentationSettings()
@@ -57,7 +60,7 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
             self._settings.engine_cache or cache_folder(work_folder),
             () if prebuilt is None else (prebuilt,),
         )
-        self._machine = Machine()
+        self._machine = machine or Machine()
         self._engines: dict[tuple[str, str], Engine] = {}
         super().__init__(fragment, *args, **kwargs)
 
@@ -79,7 +82,8 @@ class LesionSegmentationOperator(Operator):  # type: ignore[misc]
             result: LesionProbabilities = segment_studies(
                 aligned, self._packages, self._engine_of, self._settings
             )
-            result = replace(result, timing_s={NAME: clock.stop()})
+            quality = (*result.quality, *self._machine.quality)
+            result = replace(result, quality=quality, timing_s={NAME: clock.stop()})
         op_output.emit(result, "lesion_probabilities")
 
     def _engine_of(self, package: ModelPackage, network: Network) -> Engine:

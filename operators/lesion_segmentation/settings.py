@@ -19,10 +19,11 @@ class LesionSegmentationSettings(Settings):
     """Inference engine; "auto" takes the first that works on this machine (on a GPU tensorrt,
     tensorrt_rtx, onnxruntime; else openvino, onnxruntime). Any other value is an order: if that
     engine cannot be used, the application stops. docs/engines.md says what each needs."""
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     """Arithmetic of the convolutions; "auto" is fp16 on a GPU, and on a CPU bf16 where the
     processor computes it in hardware, else fp32. Normalisation and averaging over the ensemble
-    stay fp32 on a GPU."""
+    stay fp32 on a GPU. "int8" (CPU only, never chosen by "auto") needs a package with a quantised
+    network, made by "python -m model_tools quantise"."""
     threads: Annotated[int, Field(gt=0)] | None = None
     """Threads of the engine; None uses every processor that the process may run on."""
     engine_cache: Path | None = None

@@ -239,6 +239,47 @@ def test_a_gpu_that_is_present_and_not_usable_is_a_warning_once(
     assert warning.startswith("a GPU is present but cannot be used: cuInit failed")
 
 
+def test_the_reader_is_told_of_a_gpu_that_was_not_used(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "p")
+    auto = LesionSegmentationSettings()
+    machine = _without_gpu(present=True)
+    assert machine.quality == ()
+    open_engine(package, auto, machine=machine)
+    (note,) = machine.quality
+    assert (note.code, note.severity) == ("gpu_not_used", "info")
+    assert "cuInit failed (CUDA_ERROR_UNKNOWN)" in note.message
+    # no GPU at all, or a processor's engine by order: nothing to tell
+    for settings, machine in (
+        (auto, _without_gpu(present=False)),
+        (LesionSegmentationSettings(engine="openvino"), _without_gpu(present=True)),
+    ):
+        open_engine(package, settings, machine=machine)
+        assert machine.quality == ()
+
+
+def test_the_reader_is_told_of_a_gpu_without_a_working_engine(tmp_path: Path) -> None:
+    class Works:
+        identity = GpuIdentity("Substitute 4090", (8, 9), 24 << 30, 13000)
+
+    def find_module(name: str) -> Any:
+        if name.startswith("tensorrt"):
+            raise EngineUnavailableError(f"the package {name} is not installed")
+        return {"onnxruntime": _Cuda(starts=False), "openvino": ov}[name]
+
+    machine = Machine(Works, find_module)
+    engine = open_engine(
+        write_package(tmp_path / "p"), LesionSegmentationSettings(), machine=machine
+    )
+    assert engine.name.startswith("OpenVINO")
+    (note,) = machine.quality
+    assert "TensorRT: the package tensorrt is not installed" in note.message
+    assert "CUDAExecutionProvider does not start" in note.message
+    # with a GPU that works there is nothing to tell
+    machine = Machine(Works, lambda name: _Cuda() if name == "onnxruntime" else find_module(name))
+    open_engine(write_package(tmp_path / "q"), LesionSegmentationSettings(), machine=machine)
+    assert machine.quality == ()
+
+
 def test_without_openvino_onnx_runtime_is_chosen(tmp_path: Path) -> None:
     package = write_package(tmp_path / "p")
     machine = _without_gpu(missing=("openvino",))

@@ -106,6 +106,58 @@ def test_writing_and_reading_changes_nothing() -> None:
         assert ModelDescription.model_validate_json(description.model_dump_json()) == description
 
 
+TRIAL = {
+    "files": ["lowres.int8.xml", "ensemble.int8.xml"],
+    "passed": True,
+    "minimum_dice": 0.99,
+    "minimum_speed_up": 1.3,
+    "speed_up": 1.4,
+    "compared_with": "bf16",
+    "calibrated_on": "2 studies, 16 tiles",
+    "studies": [{"study": "a", "dice": 0.992, "mean_difference": 1e-4, "speed_up": 1.4}],
+    "software": "s",
+}
+QUANTISED = LIVER | {
+    "schema_version": "1.2",
+    "int8": TRIAL,
+    "files": LIVER["files"]
+    | {f"{n}.int8.{ending}": "2" * 64 for n in ("lowres", "ensemble") for ending in ("xml", "bin")},
+}
+
+
+def test_an_int8_trial_is_part_of_the_description() -> None:
+    description = ModelDescription.model_validate(QUANTISED)
+    assert description.int8 is not None
+    assert description.int8.passed
+    assert ModelDescription.model_validate_json(description.model_dump_json()) == description
+    assert ModelDescription.model_validate(LIVER).int8 is None
+    refused = TRIAL | {"files": [], "passed": False, "speed_up": 1.1}
+    bare = LIVER | {"schema_version": "1.2", "int8": refused}
+    assert not ModelDescription.model_validate(bare).int8.passed
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema_version": "1.1"}, "belongs to schema 1.2"),
+        ({"int8": None}, "belongs to schema 1.2"),
+        ({"int8": TRIAL | {"passed": False}}, "a trial that was passed"),
+        ({"int8": TRIAL | {"files": []}}, "a trial that was passed"),
+        ({"int8": TRIAL | {"files": TRIAL["files"][:1]}}, "one file for each network"),
+        ({"int8": TRIAL | {"files": ["lowres.int8.bin", "ensemble.int8.xml"]}}, r"\.xml"),
+        ({"int8": TRIAL | {"speed_up": 1.2}}, "reach its limits"),
+        ({"int8": TRIAL | {"studies": [TRIAL["studies"][0] | {"dice": 0.98}]}}, "its limits"),
+        ({"int8": TRIAL | {"studies": []}}, "studies"),
+        ({"files": LIVER["files"]}, "both files of each int8 network"),
+    ],
+)
+def test_an_int8_trial_that_breaks_a_rule_is_refused(
+    change: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        ModelDescription.model_validate(QUANTISED | change)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

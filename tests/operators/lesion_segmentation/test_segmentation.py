@@ -8,7 +8,8 @@ import pytest
 from monai.deploy.core import Application, Operator
 
 from operators.errors import ConfigurationError
-from operators.lesion_segmentation.engine import Engine, open_engine
+from operators.lesion_segmentation.engine import Engine, Machine, open_engine
+from operators.lesion_segmentation.gpu import Gpu, NoGpuError
 from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import ModelPackage, find_packages
 from operators.lesion_segmentation.operator import LesionSegmentationOperator
@@ -216,6 +217,9 @@ def test_the_operator_loads_each_network_once(
 
     opened: list[str] = []
 
+    def no_gpu() -> Gpu:
+        raise NoGpuError("cuInit failed (CUDA_ERROR_UNKNOWN)", present=True)
+
     def counted(
         package: ModelPackage, settings: LesionSegmentationSettings, **options: Any
     ) -> Engine:
@@ -237,6 +241,7 @@ def test_the_operator_loads_each_network_once(
                 models_folder=tmp_path,
                 settings=SETTINGS,
                 work_folder=tmp_path / "work",
+                machine=Machine(no_gpu),
                 name="lesion_segmentation",
             )
             self.add_flow(source, middle)
@@ -248,3 +253,7 @@ def test_the_operator_loads_each_network_once(
     assert len(list((tmp_path / "work" / "engines").glob("openvino-*.json"))) == 2
     assert set(results[0].timing_s) == {"lesion_segmentation"}
     assert results[0].timing_s["lesion_segmentation"] > 0
+    # the GPU that cannot be used is told in every result, beside the stage's other notes
+    for result in results:
+        assert [note.code for note in result.quality].count("gpu_not_used") == 1
+    assert {"no_t1", "gpu_not_used"} <= {note.code for note in results[1].quality}
