@@ -13,6 +13,7 @@ import torch
 from model_tools.build import add_build
 from model_tools.change.command import add_change
 from model_tools.evaluate.command import add_evaluate
+from model_tools.evaluate.own_command import add_validation
 from model_tools.fetch import add_fetch
 from model_tools.importing.command import add_import
 from model_tools.quantise.command import add_quantise
@@ -100,6 +101,7 @@ def main() -> None:
     add_import(commands)
     add_fetch(commands)
     add_evaluate(commands)
+    add_validation(commands)
     add_build(commands)
     add_quantise(commands)
     add_change(commands)

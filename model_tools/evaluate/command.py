@@ -12,9 +12,17 @@ from operators.errors import ConfigurationError
 
 
 def _named(text: str) -> tuple[str, str]:
-    """NAME=VALUE, or VALUE with the last part of its path as the name."""
+    """NAME=VALUE.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If there is no equals sign.
+    """
     name, equals, value = text.partition("=")
-    return (name, value) if equals else (Path(text).resolve().name, text)
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text} is not of the form NAME=VALUE")
+    return name, value
 
 
 def add_evaluate(commands: Any) -> None:
@@ -26,14 +34,22 @@ def add_evaluate(commands: Any) -> None:
         "--model",
         action="append",
         required=True,
-        type=_named,
-        help="folder of a model package, or NAME=FOLDER; repeatable, the first is compared with",
+        help="a package's FOLDER, FOLDER#N for its member N, or classical[:SEED,GROW]; with a name "
+        "as NAME=…; repeatable, the others are compared with the first",
     )
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--limits", type=Path, help="the site's limits (YAML)")
     parser.add_argument("--jobs", type=int, help="cases at once; default one for each processor")
     parser.add_argument("--memory-gb", type=float, help="limit of all cases together")
     parser.add_argument("--scheduler", help="address of a Dask scheduler, to use a cluster")
+    parser.add_argument(
+        "--fill-missing",
+        action="store_true",
+        help="give a network zeros for a sequence that a case lacks, rather than refuse the case",
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=40, help="cases that the report shows, at most"
+    )
     parser.add_argument(
         "--left-out",
         action="append",
@@ -51,6 +67,17 @@ def add_evaluate(commands: Any) -> None:
     parser.set_defaults(run=evaluate)
 
 
+def _count(text: str) -> int:
+    """A number of training cases."""
+    if not text.isdigit():
+        raise ConfigurationError("--training-cases", f"{text} is no number.", "Write NAME=20.")
+    return int(text)
+
+
+def _not_processed(model: dict[str, Any]) -> str:
+    return f", {len(model['failures'])} not processed" if model["failures"] else ""
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """Run the evaluation and write cases.csv, summary.json, report.html and report.pdf.
 
@@ -59,52 +86,63 @@ def evaluate(arguments: argparse.Namespace) -> None:
     ConfigurationError
         If the data set, a model or the limits are at fault.
     """
+    from model_tools.evaluate.candidates import read_candidate
     from model_tools.evaluate.dataset import read_dataset
+    from model_tools.evaluate.pictures import case_pictures
     from model_tools.evaluate.report import content, write_html, write_pdf
-    from model_tools.evaluate.runner import SECOND_RATER, read_answers, run
+    from model_tools.evaluate.runner import run
+    from model_tools.evaluate.store import REFERENCE, SECOND_RATER, Store
     from model_tools.evaluate.summary import finite, read_limits, summarise_all, write_cases
-    from operators.lesion_segmentation.model_package import load_model_package
 
     cases = read_dataset(arguments.dataset)
     limits = read_limits(arguments.limits) if arguments.limits else ()
-    models = [(name, Path(folder).resolve()) for name, folder in arguments.model]
-    names = [name for name, _ in models]
-    if len(set(names)) != len(names) or SECOND_RATER in names:
+    output = arguments.output.resolve()
+    models = [read_candidate(text, output / "members") for text in arguments.model]
+    names = [one.name for one in models]
+    if len(set(names)) != len(names) or {SECOND_RATER, REFERENCE} & set(names):
         raise ConfigurationError(
-            "models", "Two have the same name.", "Name them with -m NAME=FOLDER."
+            "models",
+            f"Two have the same name, or one is named {SECOND_RATER} or {REFERENCE}.",
+            "Name them with -m NAME=FOLDER.",
         )
-    for _, folder in models:
-        load_model_package(folder)
     named = [("--left-out", model) for _, model in arguments.left_out]
     named += [("--training-cases", model) for model, _ in arguments.training_cases]
     for option, model in named:
         if model not in names:
             raise ConfigurationError(option, f"{model} is no model.", "Name one given with -m.")
-    output = arguments.output.resolve()
+    for scanner, _ in arguments.left_out:
+        if scanner not in {case.scanner for case in cases}:
+            raise ConfigurationError(
+                "--left-out", f"No case has the scanner {scanner}.", "Name one of the data set."
+            )
+    training_sizes = {name: _count(count) for name, count in arguments.training_cases}
+    store = Store(output)
     run(
         cases,
         models,
-        output / "answers",
+        output,
         jobs=arguments.jobs,
         memory_gb=arguments.memory_gb,
         scheduler=arguments.scheduler,
+        fill_missing=arguments.fill_missing,
         show=lambda line: print(line, file=sys.stderr),
     )
-    wanted = {case.name for case in cases}
     if any(case.second_rater for case in cases):
         names.append(SECOND_RATER)
-    answers = [a for a in read_answers(output / "answers", names) if a["case"] in wanted]
+    answers = store.answers(names, [case.name for case in cases])
     summary = summarise_all(
         answers,
         names,
         limits,
         left_out=dict(arguments.left_out),
-        training_sizes={name: int(count) for name, count in arguments.training_cases},
+        training_sizes=training_sizes,
+        roles={one.name: one.roles for one in models},
     )
     write_cases(answers, output / "cases.csv")
     text = json.dumps(finite(summary), indent=1, allow_nan=False)
     (output / "summary.json").write_text(text + "\n", encoding="utf-8")
     sections = content(summary, answers)
+    sections += case_pictures(cases, answers, store, names, arguments.pictures)
     title = f"Evaluation on {len(cases)} cases"
     write_html(sections, title, output / "report.html")
     write_pdf(sections, title, output / "report.pdf")
@@ -112,5 +150,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         model = summary["models"][name]
         dice, f1 = (model["metrics"][metric]["mean"] for metric in ("dice", "f1"))
         verdict = "" if not model["limits"] else " PASS" if model["passed"] else " FAIL"
-        print(f"{name}: {model['cases']} cases, Dice {dice:.3f}, F1 {f1:.3f}{verdict}")
+        alone = len(model["without_reference"])
+        print(
+            f"{name}: {model['cases']} cases, Dice {dice:.3f}, F1 {f1:.3f}{verdict}"
+            f"{f', {alone} without a reference' if alone else ''}"
+            f"{_not_processed(model)}"
+        )
     print(output / "report.html")

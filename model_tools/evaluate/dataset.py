@@ -9,15 +9,15 @@ from pathlib import Path
 
 from operators.errors import ConfigurationError
 
-ATTRIBUTES = ("scanner", "field_strength")
-MASKS = ("reference", "second_rater", "brain")
+ATTRIBUTES = ("scanner", "field_strength", "group")
+MASKS = ("reference", "second_rater", "brain", "ignore")
 _BIDS = {"FLAIR": "flair", "T2w": "t2", "T1w": "t1", "PD": "pd", "PDw": "pd"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One examination with its reference.
+    """One examination, with its reference where there is one.
 
     Attributes
     ----------
@@ -26,25 +26,33 @@ class Case:
     images
         Role to a NIfTI file or a folder of one DICOM series.
     reference
-        NIfTI mask (above 0 is lesion) on the grid of the first role's image, or any other.
+        NIfTI mask or DICOM SEG (above 0 is lesion) on the FLAIR's grid, or any other; None where
+        there is none: then the case is shown, and not scored.
     second_rater
         The same of another rater, or None.
     brain
         NIfTI brain mask; None has the application find the brain.
-    scanner, field_strength
-        As the table says; empty where it does not.
+    ignore
+        Mask of what counts nowhere, such as lesions that the reference leaves out; or None.
+    scanner, field_strength, group
+        As the table says; empty where it does not. The report groups by them.
     aligned
         Whether the images lie on each other already, so that nothing is registered.
+    seen_by
+        Names of the models that were trained on this case: they are not run on it.
     """
 
     name: str
     images: dict[str, Path]
-    reference: Path
+    reference: Path | None
     second_rater: Path | None = None
     brain: Path | None = None
+    ignore: Path | None = None
     scanner: str = ""
     field_strength: str = ""
+    group: str = ""
     aligned: bool = False
+    seen_by: tuple[str, ...] = ()
 
 
 def _fault(path: Path, rule: str, remedy: str = "Correct the data set.") -> ConfigurationError:
@@ -54,8 +62,9 @@ def _fault(path: Path, rule: str, remedy: str = "Correct the data set.") -> Conf
 def read_table(path: Path) -> tuple[Case, ...]:
     """Read a CSV or TSV table; paths in it are relative to the table.
 
-    Columns: ``case``, ``reference``; optional ``second_rater``, ``brain``, ``scanner``,
-    ``field_strength``, ``aligned`` (yes or no); every other column is a role with its images.
+    Columns: ``case``, ``reference`` (which may be empty); optional ``second_rater``, ``brain``,
+    ``ignore``, ``scanner``, ``field_strength``, ``group``, ``aligned`` (yes or no), ``seen_by``
+    (names of models, with semicolons between them); every other column is a role with its images.
 
     Raises
     ------
@@ -73,7 +82,7 @@ def read_table(path: Path) -> tuple[Case, ...]:
     for needed in ("case", "reference"):
         if needed not in columns:
             raise _fault(path, f"The column {needed} is missing.")
-    roles = [c for c in columns if c not in ("case", "aligned", *MASKS, *ATTRIBUTES)]
+    roles = [c for c in columns if c not in ("case", "aligned", "seen_by", *MASKS, *ATTRIBUTES)]
     if not roles:
         raise _fault(path, "No column holds images, such as flair.")
     cases: dict[str, Case] = {}
@@ -90,17 +99,22 @@ def read_table(path: Path) -> tuple[Case, ...]:
             if not file.exists():
                 raise _fault(path, f"Line {number}: {key} is not there ({row[key]}).")
         images = {role: files[role] for role in roles if role in files}
-        if not images or "reference" not in files:
-            raise _fault(path, f"Line {number}: images or reference are missing.")
+        if not images:
+            raise _fault(path, f"Line {number}: there is no image.")
+        if "second_rater" in files and "reference" not in files:
+            raise _fault(path, f"Line {number}: a second rater without a reference.")
         cases[name] = Case(
             name=name,
             images=images,
-            reference=files["reference"],
+            reference=files.get("reference"),
             second_rater=files.get("second_rater"),
             brain=files.get("brain"),
+            ignore=files.get("ignore"),
             scanner=row.get("scanner", ""),
             field_strength=row.get("field_strength", ""),
+            group=row.get("group", ""),
             aligned=row.get("aligned") == "yes",
+            seen_by=tuple(part.strip() for part in row.get("seen_by", "").split(";") if part),
         )
     if not cases:
         raise _fault(path, "It holds no case.")
@@ -111,13 +125,14 @@ def read_bids(folder: Path) -> tuple[Case, ...]:
     """Read a BIDS folder: images in ``sub-*/[ses-*/]anat``, masks in ``derivatives``.
 
     A mask is a file ``*_dseg.nii.gz`` or ``*_mask.nii.gz`` below ``derivatives`` with the same
-    ``sub-`` and ``ses-``; one whose name or derivative folder holds "brain" is the brain mask.
-    ``scanner`` and ``field_strength`` may stand in ``participants.tsv``.
+    ``sub-`` and ``ses-``; one whose name or derivative folder holds "brain" is the brain mask. A
+    session without a lesion mask has no reference. ``scanner``, ``field_strength`` and ``group``
+    may stand in ``participants.tsv``.
 
     Raises
     ------
     ConfigurationError
-        If a session has no mask, several, or two images of one role; or if there is no session.
+        If a session has several masks or two images of one role; or if there is no session.
     """
     participants = folder / "participants.tsv"
     known: dict[str, dict[str, str]] = {}
@@ -147,22 +162,23 @@ def read_bids(folder: Path) -> tuple[Case, ...]:
         references = [m for m in masks if m not in brains]
         if not images:
             continue
-        if len(references) != 1 or len(brains) > 1:
+        if len(references) > 1 or len(brains) > 1:
             raise _fault(
                 folder,
                 f"{name} has {len(references)} lesion masks and {len(brains)} brain masks below "
                 "derivatives.",
-                "Leave one of each, or give a table.",
+                "Leave at most one of each, or give a table.",
             )
         row = known.get(parts[0], {})
         cases.append(
             Case(
                 name=name,
                 images=images,
-                reference=references[0],
+                reference=references[0] if references else None,
                 brain=brains[0] if brains else None,
                 scanner=row.get("scanner") or "",
                 field_strength=row.get("field_strength") or "",
+                group=row.get("group") or "",
             )
         )
     if not cases:

@@ -1,13 +1,15 @@
-"""One case through the application's own stages, up to the outlined mask."""
+"""One case through the application's own stages, up to the segmentation."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
+import pydicom
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
@@ -16,13 +18,12 @@ from model_tools.evaluate.dataset import Case
 from operators.dicom_loader.scan import scan_folder
 from operators.dicom_loader.volume import read_volume
 from operators.errors import InputError
-from operators.geometry import from_sitk, resample_to
-from operators.lesion_segmentation.model_package import ModelPackage
-from operators.lesion_segmentation.segmentation import EngineSource, segment_study
-from operators.lesion_segmentation.settings import LesionSegmentationSettings
-from operators.messages import AlignedStudy, Registration, SelectedStudies
+from operators.geometry import from_sitk, matrix_of, resample_to, to_sitk
+from operators.messages import AlignedStudy, Registration, SelectedStudies, SelectedStudy
 from operators.registration.align import align_studies
+from operators.registration.linear import affine_about, coarser, like, optimise, points_of
 from operators.registration.settings import RegistrationSettings
+from operators.registration.template import load_template
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,21 @@ class Examination:
 
     Attributes
     ----------
+    name
+        The case.
     study
         As the registration hands it on.
     reference, second_rater
-        bool (i, j, k) on the grid of the study's FLAIR; the latter None without one.
+        bool (i, j, k) on the grid of the study's FLAIR; None without one.
+    valid
+        bool (i, j, k): what counts.
     """
 
+    name: str
     study: AlignedStudy
-    reference: np.ndarray
+    reference: np.ndarray | None
     second_rater: np.ndarray | None
+    valid: np.ndarray
 
 
 def read_image(path: Path) -> hd.Volume:
@@ -66,15 +73,50 @@ def read_image(path: Path) -> hd.Volume:
 
 
 def read_mask(path: Path, grid: hd.Volume) -> np.ndarray:
-    """A mask on another image's grid, as bool; nearest voxel, so that nothing is blurred."""
-    return np.asarray(resample_to(read_image(path), grid, nearest=True).array > 0.5)
+    """A mask on another image's grid, as bool; nearest voxel, so that nothing is blurred.
+
+    Parameters
+    ----------
+    path
+        A NIfTI file, or a DICOM SEG whose segments are taken together.
+    grid
+        The image.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    if pydicom.misc.is_dicom(path):
+        dataset = pydicom.dcmread(path)
+        if dataset.get("Modality") != "SEG":
+            raise InputError(path.name, "It is no DICOM SEG.", "Give a SEG or a NIfTI mask.")
+        segments = hd.seg.Segmentation.from_dataset(dataset, copy=False)
+        found = segments.get_volume(combine_segments=True, skip_overlap_checks=True)
+        mask = found.with_array((found.array > 0).astype(np.float32))
+    else:
+        mask = read_image(path)
+    return np.asarray(resample_to(mask, grid, nearest=True).array > 0.5)
 
 
-def prepare(case: Case, settings: RegistrationSettings) -> Examination:
+def prepare(
+    case: Case,
+    settings: RegistrationSettings,
+    known: Callable[[SelectedStudy], AlignedStudy | None] = lambda _: None,
+) -> Examination:
     """Read a case and relate its images to its FLAIR.
 
-    With ``case.aligned`` nothing is registered; without ``case.brain`` the images are then taken to
-    be 0 outside the brain.
+    With ``case.aligned`` the images are not registered; without ``case.brain`` they are then taken
+    to be 0 outside the brain.
+
+    Parameters
+    ----------
+    case
+        The case.
+    settings
+        Of the registration.
+    known
+        Gives what an earlier call related, if anything.
 
     Raises
     ------
@@ -86,44 +128,91 @@ def prepare(case: Case, settings: RegistrationSettings) -> Examination:
         raise InputError(case.name, "It has no FLAIR.", "Add a column flair.")
     flair = volumes["flair"]
     selected = study_of(volumes, 2, current=True)
-    if case.aligned:
+    earlier = known(selected)
+    if earlier is not None:
+        study = earlier
+    elif case.aligned:
         brain = (
             read_mask(case.brain, flair)
             if case.brain is not None
             else ndimage.binary_fill_holes(flair.array != 0)
         )
+        mask = selected.series["flair"].volume.with_array(brain)
         study = AlignedStudy(
             selected=selected,
             to_flair={role: _identity() for role in volumes if role != "flair"},
-            brain_mask=selected.series["flair"].volume.with_array(brain),
-            template_to_flair=np.eye(4),
+            brain_mask=mask,
+            template_to_flair=match_brain(flair, mask, settings, case.name),
         )
     else:
-        aligned = align_studies(SelectedStudies(selected, None, ()), settings)
-        study = aligned.current
+        study = align_studies(SelectedStudies(selected, None, ()), settings).current
         if case.brain is not None:
             mask = study.brain_mask.with_array(read_mask(case.brain, flair))
             study = dataclasses.replace(study, brain_mask=mask)
+
+    def mask_of(path: Path | None) -> np.ndarray | None:
+        return None if path is None else read_mask(path, flair)
+
+    ignored = mask_of(case.ignore)
     return Examination(
+        name=case.name,
         study=study,
-        reference=read_mask(case.reference, flair),
-        second_rater=None if case.second_rater is None else read_mask(case.second_rater, flair),
+        reference=mask_of(case.reference),
+        second_rater=mask_of(case.second_rater),
+        valid=np.ones(flair.spatial_shape, bool) if ignored is None else ~ignored,
     )
+
+
+def match_brain(
+    flair: hd.Volume, brain: hd.Volume, settings: RegistrationSettings, subject: str
+) -> np.ndarray:
+    """Match the ICBM template to a FLAIR whose brain is known.
+
+    The application matches a whole head, which a skull-stripped image does not show. Centre and
+    size of the two brains give the start; then affine, by mutual information inside the template's
+    brain, everything outside either brain 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (4, 4): FLAIR points to points of the template, LPS.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty.
+    """
+    if not brain.array.any():
+        raise InputError(subject, "Its brain mask is empty.", "Give a column brain.")
+    template = load_template()
+    mask = to_sitk(template.mask, np.uint8)
+    expected = to_sitk(template.flair.with_array(template.flair.array * template.mask.array))
+    stripped = to_sitk(flair.with_array(np.where(brain.array, flair.array, 0).astype(np.float32)))
+    theirs = points_of(mask, template.mask.array.transpose(2, 1, 0))[:3]
+    ours = points_of(stripped, brain.array.transpose(2, 1, 0).astype(bool))[:3]
+    ratio = ours.shape[1] * float(np.prod(flair.spacing)) / theirs.shape[1]
+    matrix = np.eye(4)
+    matrix[:3, :3] *= ratio ** (1 / 3)
+    centre = theirs.mean(axis=1)
+    matrix[:3, 3] = ours.mean(axis=1) - matrix[:3, :3] @ centre
+    for spacing_mm in (6.0, 4.0):
+        fixed = coarser(expected, spacing_mm)
+        transform, _ = optimise(
+            fixed,
+            coarser(stripped, spacing_mm),
+            sitk.BinaryDilate(like(mask, fixed), [1, 1, 1]),
+            affine_about(matrix, centre),
+            settings,
+            iterations=80,
+            first_step_mm=1.0,
+            last_step_mm=0.02,
+        )
+        matrix = matrix_of(transform)
+    return np.asarray(np.linalg.inv(matrix))
 
 
 def _identity() -> Registration:
     return Registration(np.eye(4), 0.0, 0.0, float("nan"), True)
-
-
-def outline(
-    examination: Examination,
-    package: ModelPackage,
-    engines: EngineSource,
-    settings: LesionSegmentationSettings,
-) -> np.ndarray:
-    """The model's mask, bool on the FLAIR's grid."""
-    found, _ = segment_study(examination.study, package, engines, settings)
-    return np.asarray(found.probability.array > found.threshold)
 
 
 def spacing(examination: Examination) -> tuple[float, ...]:

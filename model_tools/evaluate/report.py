@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Image, Paragraph, SimpleDocTemplate, Spacer, Table
 
-from model_tools.evaluate.summary import METRICS, Answers
+from model_tools.evaluate.regions import REGIONS
+from model_tools.evaluate.summary import LOADS_ML, METRICS, Answers, load_class
 from operators.version import NAME, STATEMENT, VERSION
 
 matplotlib.use("Agg")
@@ -48,7 +49,7 @@ class Section:
     tables
         Rows of cells; the first row is the heading.
     figures
-        PNG images with their captions.
+        PNG or JPEG images with their captions.
     """
 
     title: str
@@ -104,9 +105,15 @@ def volumes_figure(scored: Mapping[str, Answers]) -> bytes:
     return _png(figure)
 
 
+def ordered(labels: Iterable[str]) -> list[str]:
+    """Classes of load from low to high, everything else by name."""
+    known = [load_class(ml) for ml in (0.0, *LOADS_ML)]
+    return sorted(labels, key=lambda one: (known.index(one) if one in known else -1, one))
+
+
 def groups_figure(models: Mapping[str, Any], key: str) -> bytes:
     """Dice by scanner or load, side by side for the models."""
-    labels = sorted({label for model in models.values() for label in model[key]})
+    labels = ordered({label for model in models.values() for label in model[key]})
     figure = Figure(figsize=(8.5, 3.2))
     axes = figure.subplots()
     width = 0.8 / len(models)
@@ -207,16 +214,18 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
         ]
         recall.tables[0].append([size.replace("mm3", "mm³"), *cells])
     sections.append(recall)
-    for key, title in (("load", "load"), ("scanner", "scanner"), ("field_strength", "field")):
+    sections.append(_regions(models))
+    for key, title in (
+        ("load", "load"),
+        ("scanner", "scanner"),
+        ("field_strength", "field strength"),
+        ("group", "group"),
+    ):
         if any(model[f"by_{key}"] for model in models.values()):
-            sections.append(
-                Section(
-                    f"By {title}",
-                    figures=[(groups_figure(models, f"by_{key}"), "Dice, mean and SD.")],
-                )
-            )
+            sections.append(_groups(models, f"by_{key}", title))
     for title, rows in (
         ("Models compared on the same cases", summary["comparisons"]),
+        ("Without the T1", summary["without_t1"]),
         ("Leave one scanner out", summary["left_out"]),
     ):
         if rows:
@@ -224,6 +233,17 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
     if any(model["training_cases"] is not None for model in models.values()):
         sections.append(
             Section("Training set", figures=[(sizes_figure(models), "Dice by training cases.")])
+        )
+    if any(model["without_reference"] for model in models.values()):
+        sections.append(_without_reference(models))
+    seen = [[name, ", ".join(model["seen"])] for name, model in models.items() if model["seen"]]
+    if seen:
+        sections.append(
+            Section(
+                "Cases that a model was trained on",
+                ["The data set says so; the model was not run on them."],
+                tables=[[["Model", "Cases"], *seen]],
+            )
         )
     failures = [
         [name, case, why]
@@ -234,6 +254,78 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
         rows = [["Model", "Case", "Why"], *failures]
         sections.append(Section("Cases that were not processed", tables=[rows]))
     return sections
+
+
+def _regions(models: Mapping[str, Any]) -> Section:
+    section = Section(
+        "Lesions by region",
+        [
+            "By the patient's own ventricles and cortex, as in the application. Recall of the "
+            "reference lesions that lie in the region, precision of the outlined ones that do, and "
+            "volume outlined of volume in the reference; all cases together."
+        ],
+    )
+    for share, of, title in (
+        ("recall", "lesions", "Recall"),
+        ("precision", "outlined", "Precision"),
+    ):
+        rows = [[title, *models]]
+        for region in REGIONS:
+            parts = [model["by_region"][region] for model in models.values()]
+            if any(part["lesions"] or part["outlined"] for part in parts):
+                cells = [f"{number(part[share])} of {part[of]:.0f}" for part in parts]
+                rows.append([region.replace("_", " "), *cells])
+        section.tables.append(rows)
+    rows = [["Volume, ml", *models]]
+    for region in REGIONS:
+        parts = [model["by_region"][region] for model in models.values()]
+        if any(part["lesions"] or part["outlined"] for part in parts):
+            cells = [
+                f"{number(part['outlined_ml'], 1)} of {number(part['reference_ml'], 1)}"
+                for part in parts
+            ]
+            rows.append([region.replace("_", " "), *cells])
+    section.tables.append(rows)
+    return section
+
+
+def _groups(models: Mapping[str, Any], key: str, title: str) -> Section:
+    rows = [[title, "metric", *models]]
+    for label in ordered({label for model in models.values() for label in model[key]}):
+        for metric in ("dice", "f1", "volume_difference_ml"):
+            cells = []
+            for model in models.values():
+                part = model[key].get(label)
+                cells.append(
+                    "–" if part is None else f"{_mean(part[metric])}, n={part['dice']['cases']}"
+                )
+            rows.append([label, TITLES[metric], *cells])
+    figure = (groups_figure(models, key), "Dice, mean and SD.")
+    return Section(f"By {title}", tables=[rows], figures=[figure])
+
+
+def _without_reference(models: Mapping[str, Any]) -> Section:
+    section = Section(
+        "Cases without a reference",
+        [
+            "What the models outline, without a statement on accuracy: number and volume of "
+            "lesions, and the share of the volume in each region."
+        ],
+        [[["Case", "Model", "Lesions", "ml", *(r.replace("_", " ") for r in REGIONS), "Remark"]]],
+    )
+    cases = sorted({case for model in models.values() for case in model["without_reference"]})
+    for case in cases:
+        for name, model in models.items():
+            one = model["without_reference"].get(case)
+            if one is None:
+                continue
+            shares = [
+                f"{100 * one[region]:.0f} %" if math.isfinite(one[region]) else "–"
+                for region in REGIONS
+            ]
+            row = [case, name, f"{one['lesions']:.0f}", number(one["ml"], 1), *shares]
+            section.tables[0].append([*row, str(one["remark"])])
+    return section
 
 
 def _comparison(title: str, rows: Sequence[Mapping[str, Any]]) -> Section:
@@ -283,8 +375,10 @@ def write_html(sections: Sequence[Section], title: str, path: Path) -> None:
             parts.append("</table>")
         for image, caption in section.figures:
             encoded = base64.b64encode(image).decode()
+            kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+            source = f"data:image/{kind};base64,{encoded}"
             parts.append(
-                f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{encoded}">'
+                f'<figure><img alt="{html.escape(caption)}" src="{source}">'
                 f"<figcaption>{html.escape(caption)}</figcaption></figure>"
             )
     parts.append("</body></html>")

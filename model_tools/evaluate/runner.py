@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from dask.distributed import Client, LocalCluster, as_completed
 
-from model_tools.evaluate.dataset import Case
-from model_tools.evaluate.examination import outline, prepare, spacing
-from model_tools.evaluate.metrics import scores
+from model_tools.evaluate.candidates import Candidate, outline
+from model_tools.evaluate.dataset import ATTRIBUTES, Case
+from model_tools.evaluate.examination import Examination, prepare, spacing
+from model_tools.evaluate.metrics import Lesions, lesions_of, scores
+from model_tools.evaluate.regions import anatomy_of, region_counts, region_scores, regions_of
+from model_tools.evaluate.store import (
+    REFERENCE,
+    SECOND_RATER,
+    Store,
+    fingerprint,
+    prepared_mark,
+)
 from operators.errors import InputError
-from operators.lesion_segmentation.engine import Engine, open_engine
-from operators.lesion_segmentation.model_package import file_sha256, load_model_package
-from operators.lesion_segmentation.settings import LesionSegmentationSettings
+from operators.longitudinal_comparator.patient_anatomy import PatientAnatomy
+from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.registration.settings import RegistrationSettings
 
 log = logging.getLogger(__name__)
-SECOND_RATER = "second_rater"
 GB_PER_CASE = 2.5
 """Measured: 2.1 GB for a study of the application, and the metrics."""
 
@@ -40,131 +45,166 @@ class Task:
     case
         The case.
     models
-        Name and folder of each model.
+        The models.
     output
-        Folder of the answers, ``OUTPUT/MODEL/CASE.json``.
+        The evaluation's folder, see `model_tools.evaluate.store`.
     threads
         Threads of the engine.
+    fill_missing
+        See `model_tools.evaluate.candidates.outline`.
     """
 
     case: Case
-    models: tuple[tuple[str, Path], ...]
+    models: tuple[Candidate, ...]
     output: Path
     threads: int
+    fill_missing: bool = False
 
 
-def fingerprint(case: Case, model: Path | None) -> str:
-    """Changes with the case's files and the model, so that an old answer is not taken for new."""
-    files = [*case.images.values(), case.reference]
-    files += [path for path in (case.second_rater, case.brain) if path is not None]
-    content: list[Any] = [case.aligned, sorted(case.images)]
-    for path in files:
-        parts = sorted(path.rglob("*")) if path.is_dir() else [path]
-        content += [(part.name, part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
-    if model is not None:
-        content.append(file_sha256(model / "model.json"))
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+@dataclass
+class _Places:
+    """Regions of lesions, with the patient's anatomy found on first use."""
+
+    examination: Examination
+    anatomy: PatientAnatomy | None = None
+    settings: LongitudinalComparatorSettings = field(default_factory=LongitudinalComparatorSettings)
+
+    def of(self, lesions: Lesions, mask: np.ndarray) -> list[Any]:
+        """The region of each lesion; the first mask asked about tells where no tissue is."""
+        if self.anatomy is None:
+            known = self.examination.reference
+            self.anatomy = anatomy_of(self.examination, mask if known is None else known)
+        affine = self.examination.study.selected.series["flair"].volume.affine
+        return list(regions_of(lesions, affine, self.anatomy, self.settings))
 
 
-def answer_path(output: Path, model: str, case: str) -> Path:
-    """Where the scores of a case and model are kept."""
-    return output / model / f"{case}.json"
+def measure(
+    examination: Examination, outlined: np.ndarray, places: _Places
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Accuracy of an outline, and what it shows by itself.
 
-
-def answered(path: Path, mark: str) -> bool:
-    """Whether a valid answer for this very input is there."""
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == mark)
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-@lru_cache(maxsize=4)
-def _engine(folder: Path, network: str, threads: int) -> Engine:
-    """An engine, kept for the next case of this process."""
-    package = load_model_package(folder)
-    (chosen,) = [one for one in package.description.networks if one.file == network]
-    return open_engine(package, LesionSegmentationSettings(threads=threads), network=chosen)
+    Returns
+    -------
+    tuple of dict
+        `scores` with those by region, empty without a reference; and ``lesions``, ``ml``,
+        ``count_REGION`` and ``ml_REGION`` of the outline.
+    """
+    sizes = spacing(examination)
+    voxel = float(np.prod(sizes))
+    outlined = outlined & examination.valid
+    nothing = np.zeros_like(outlined)
+    reference = nothing if examination.reference is None else examination.reference
+    reference = reference & examination.valid
+    found = lesions_of(outlined, reference, voxel)
+    found_places = places.of(found, outlined)
+    shown = {
+        "lesions": float(len(found.labels)),
+        "ml": float(outlined.sum() * voxel / 1000),
+        **region_counts(found, found_places),
+    }
+    if examination.reference is None:
+        return {}, shown
+    true = lesions_of(reference, outlined, voxel)
+    return {
+        **scores(reference, outlined, sizes),
+        **region_scores(true, places.of(true, reference), found, found_places),
+    }, shown
 
 
 def run_task(task: Task) -> list[str]:
     """Score one case with every model that has no answer yet.
 
-    A case that cannot be processed, and a model that the case has no series for, are answers too:
-    their ``failure`` says why.
+    A case that cannot be processed, and a model that the case has no series for or that has seen
+    it, are answers too: their ``failure`` says why.
 
     Returns
     -------
     list of str
         A line for each answer that was written.
     """
-    pending: list[tuple[str, Path | None, str]] = []
-    everyone: list[tuple[str, Path | None]] = list(task.models)
-    if task.case.second_rater is not None:
+    case, store = task.case, Store(task.output)
+    everyone: list[tuple[str, Candidate | None]] = [(one.name, one) for one in task.models]
+    if case.second_rater is not None:
         everyone.append((SECOND_RATER, None))
-    for name, folder in everyone:
-        mark = fingerprint(task.case, folder)
-        if not answered(answer_path(task.output, name, task.case.name), mark):
-            pending.append((name, folder, mark))
+    pending = []
+    for name, candidate in everyone:
+        mark = fingerprint(
+            case, "" if candidate is None else candidate.mark, fill_missing=task.fill_missing
+        )
+        if not store.answered(name, case.name, mark):
+            pending.append((name, candidate, mark))
     if not pending:
         return []
     lines = []
-    settings = LesionSegmentationSettings(threads=task.threads)
     failure, examination = "", None
-    try:
-        examination = prepare(task.case, RegistrationSettings(threads=task.threads))
-    except InputError as error:
-        failure = str(error)
-    for name, folder, mark in pending:
-        begin, why, result, identity = time.monotonic(), failure, {}, ""
-        if examination is not None:
+    if any(name not in case.seen_by for name, _, _ in pending):
+        try:
+            examination = _examine(case, store, task.threads)
+        except InputError as error:
+            failure = str(error)
+    places = None if examination is None else _Places(examination)
+    for name, candidate, mark in pending:
+        begin, why, remark, identity = time.monotonic(), failure, "", ""
+        accuracy: dict[str, float] = {}
+        shown: dict[str, float] = {}
+        if candidate is not None:
+            identity = candidate.sha256
+        if name in case.seen_by:
+            why = "The model was trained on this case."
+        elif examination is not None and places is not None:
             try:
-                if folder is None:
+                if candidate is None:
                     outlined = examination.second_rater
                     assert outlined is not None
                 else:
-                    package = load_model_package(folder)
-                    identity = package.sha256
-                    missing = set(package.roles) - set(task.case.images)
-                    if missing:
-                        raise InputError(
-                            task.case.name,
-                            f"It has no {', '.join(sorted(missing))}.",
-                            "This model cannot run on it.",
-                        )
-                    outlined = outline(
-                        examination,
-                        package,
-                        lambda one, network: _engine(one.folder, network.file, task.threads),
-                        settings,
+                    outlined, remark = outline(
+                        examination, candidate, task.threads, fill_missing=task.fill_missing
                     )
-                result = scores(examination.reference, outlined, spacing(examination))
+                accuracy, shown = measure(examination, outlined, places)
+                volume = examination.study.brain_mask.with_array(outlined)
+                store.write_mask(name, case.name, volume)
             except InputError as error:
                 why = str(error)
-        _write(
-            answer_path(task.output, name, task.case.name),
+        store.write_answer(
+            name,
+            case.name,
             {
                 "fingerprint": mark,
-                "case": task.case.name,
+                "case": case.name,
                 "model": name,
                 "sha256": identity,
-                "scanner": task.case.scanner,
-                "field_strength": task.case.field_strength,
+                **{attribute: getattr(case, attribute) for attribute in ATTRIBUTES},
                 "failure": why,
+                "seen": name in case.seen_by,
+                "remark": remark,
                 "seconds": round(time.monotonic() - begin, 1),
-                "scores": result,
+                "spacing_mm": [] if examination is None else list(spacing(examination)),
+                "scores": accuracy,
+                "shown": shown,
             },
         )
-        line = f"Dice {result['dice']:.2f}, F1 {result['f1']:.2f}" if result else why
-        lines.append(f"{task.case.name}, {name}: {line}")
+        line = why
+        if accuracy:
+            line = f"Dice {accuracy['dice']:.2f}, F1 {accuracy['f1']:.2f}"
+        elif shown:
+            line = f"{shown['lesions']:.0f} lesions, {shown['ml']:.1f} ml, no reference"
+        lines.append(f"{case.name}, {name}: {line}{f' ({remark})' if remark else ''}")
     return lines
+
+
+def _examine(case: Case, store: Store, threads: int) -> Examination:
+    """The case, registered now or earlier; its reference is kept for the report's pictures."""
+    mark = prepared_mark(case)
+    examination = prepare(
+        case,
+        RegistrationSettings(threads=threads),
+        lambda selected: store.read_prepared(case.name, mark, selected),
+    )
+    store.write_prepared(case.name, mark, examination.study)
+    if examination.reference is not None:
+        mask = examination.study.brain_mask.with_array(examination.reference)
+        store.write_mask(REFERENCE, case.name, mask)
+    return examination
 
 
 def workers_for(memory_gb: float, jobs: int | None) -> int:
@@ -175,19 +215,20 @@ def workers_for(memory_gb: float, jobs: int | None) -> int:
 
 def run(
     cases: Sequence[Case],
-    models: Sequence[tuple[str, Path]],
+    models: Sequence[Candidate],
     output: Path,
     *,
     jobs: int | None = None,
     memory_gb: float | None = None,
     scheduler: str | None = None,
+    fill_missing: bool = False,
     show: Callable[[str], None] = log.info,
 ) -> None:
     """Score every case with every model; what is there already is kept.
 
     Parameters
     ----------
-    cases, models, output
+    cases, models, output, fill_missing
         As `Task`.
     jobs
         At most so many cases at once; None for one for each processor.
@@ -202,7 +243,7 @@ def run(
     free = psutil.virtual_memory().available / 1e9
     count = workers_for(0.75 * free if memory_gb is None else memory_gb, jobs)
     threads = max(1, len(os.sched_getaffinity(0)) // count)
-    tasks = [Task(case, tuple(models), output, threads) for case in cases]
+    tasks = [Task(case, tuple(models), output, threads, fill_missing) for case in cases]
     if scheduler is None and count == 1:
         for number, task in enumerate(tasks, start=1):
             for line in run_task(task):
@@ -223,12 +264,3 @@ def run(
         finally:
             if cluster is not None:
                 cluster.close()
-
-
-def read_answers(output: Path, models: Sequence[str]) -> list[dict[str, Any]]:
-    """Every answer of the given models, by model and case."""
-    return [
-        json.loads(path.read_text(encoding="utf-8"))
-        for model in models
-        for path in sorted((output / model).glob("*.json"))
-    ]

@@ -12,7 +12,9 @@ from typing import Any
 
 import yaml
 
+from model_tools.evaluate.dataset import ATTRIBUTES
 from model_tools.evaluate.metrics import SIZES_MM3, size_name
+from model_tools.evaluate.regions import REGIONS
 from model_tools.evaluate.statistics import agreement, compare_paired, summarise
 from operators.errors import ConfigurationError
 
@@ -88,7 +90,7 @@ def load_class(reference_ml: float) -> str:
 
 
 def group(answers: Answers, key: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Answers with scores by scanner, field_strength or load; cases without a value left out."""
+    """Answers with scores by an attribute or ``load``; cases without a value left out."""
     result: dict[str, list[Mapping[str, Any]]] = {}
     for answer in answers:
         name = load_class(answer["scores"]["reference_ml"]) if key == "load" else answer[key]
@@ -129,6 +131,62 @@ def by_size(answers: Answers) -> dict[str, dict[str, float]]:
     return result
 
 
+def by_region(answers: Answers) -> dict[str, dict[str, float]]:
+    """Lesions of all cases together by region; see `model_tools.evaluate.regions`."""
+
+    def total(name: str) -> float:
+        return sum(value for value in _column(answers, name) if math.isfinite(value))
+
+    def share(name: str, count: str) -> float:
+        pairs = zip(_column(answers, name), _column(answers, count), strict=True)
+        known = [(value, number) for value, number in pairs if number > 0]
+        among = sum(number for _, number in known)
+        return sum(v * number for v, number in known) / among if among else float("nan")
+
+    return {
+        region: {
+            "lesions": total(f"count_{region}"),
+            "recall": share(f"recall_{region}", f"count_{region}"),
+            "outlined": total(f"outlined_count_{region}"),
+            "precision": share(f"precision_{region}", f"outlined_count_{region}"),
+            "reference_ml": total(f"reference_ml_{region}"),
+            "outlined_ml": total(f"outlined_ml_{region}"),
+        }
+        for region in REGIONS
+    }
+
+
+def shown_alone(answers: Answers) -> dict[str, dict[str, float | str]]:
+    """What a model shows in each case without a reference: lesions, ml, shares of volume."""
+    result: dict[str, dict[str, float | str]] = {}
+    for answer in answers:
+        shown = answer["shown"]
+        if answer["scores"] or not shown:
+            continue
+        regional = sum(shown[f"ml_{region}"] for region in REGIONS)
+        result[answer["case"]] = {
+            "lesions": shown["lesions"],
+            "ml": shown["ml"],
+            **{
+                region: shown[f"ml_{region}"] / regional if regional else float("nan")
+                for region in REGIONS
+            },
+            "remark": answer["remark"],
+        }
+    return result
+
+
+def without_t1(models: Sequence[str], roles: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Pairs of models of which the second uses the first one's sequences but for the T1."""
+    known = {name: set(roles.get(name, ())) for name in models}
+    return [
+        (full, part)
+        for full in models
+        for part in models
+        if "t1" in known[full] and known[part] == known[full] - {"t1"}
+    ]
+
+
 def check(model: Mapping[str, Any], limits: Sequence[Limit]) -> list[dict[str, Any]]:
     """Each limit with the measured value and whether it is kept; no value counts as not kept."""
     result = []
@@ -154,13 +212,14 @@ def summarise_all(
     *,
     left_out: Mapping[str, str] | None = None,
     training_sizes: Mapping[str, int] | None = None,
+    roles: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Everything that the report shows, as plain values.
 
     Parameters
     ----------
     answers
-        As `model_tools.evaluate.runner.read_answers`.
+        As `model_tools.evaluate.store.Store.answers`.
     models
         Their names; the first one is what the others are compared with.
     limits
@@ -169,27 +228,40 @@ def summarise_all(
         Scanner to the name of the model that was trained without it (leave-one-scanner-out).
     training_sizes
         Model to number of training cases.
+    roles
+        Model to the sequences it uses: which pairs show what the T1 is worth.
     """
     scored = {name: [a for a in answers if a["model"] == name and a["scores"]] for name in models}
-    result: dict[str, Any] = {"models": {}, "comparisons": [], "left_out": []}
+    result: dict[str, Any] = {
+        "models": {},
+        "comparisons": [],
+        "left_out": [],
+        "without_t1": [],
+    }
     for name in models:
         own = scored[name]
         entry: dict[str, Any] = {
             "sha256": next((a["sha256"] for a in own if a["sha256"]), ""),
             "cases": len(own),
             "failures": {
-                a["case"]: a["failure"] for a in answers if a["model"] == name and a["failure"]
+                a["case"]: a["failure"]
+                for a in answers
+                if a["model"] == name and a["failure"] and not a["seen"]
             },
+            "seen": [a["case"] for a in answers if a["model"] == name and a["seen"]],
+            "roles": list((roles or {}).get(name, ())),
             "training_cases": (training_sizes or {}).get(name),
             "metrics": table(own),
             "volumes": asdict(agreement(_column(own, "reference_ml"), _column(own, "outlined_ml")))
             if own
             else {key: float("nan") for key in ("bias", "lower", "upper", "correlation")},
             "by_size": by_size(own),
+            "by_region": by_region(own),
             **{
                 f"by_{key}": {label: table(part) for label, part in group(own, key).items()}
-                for key in ("load", "scanner", "field_strength")
+                for key in ("load", *ATTRIBUTES)
             },
+            "without_reference": shown_alone([a for a in answers if a["model"] == name]),
         }
         entry["limits"] = check(entry, limits)
         entry["passed"] = (
@@ -198,6 +270,8 @@ def summarise_all(
         result["models"][name] = entry
     for other in models[1:]:
         result["comparisons"] += _compare(scored, models[0], other, None)
+    for full, part in without_t1(models, roles or {}):
+        result["without_t1"] += _compare(scored, full, part, None)
     for scanner, model in (left_out or {}).items():
         result["left_out"] += _compare(scored, models[0], model, scanner)
     return result
@@ -238,18 +312,21 @@ def finite(value: Any) -> Any:
 def write_cases(answers: Answers, path: Path) -> None:
     """One line for each case and model."""
     columns = sorted({key for answer in answers for key in answer["scores"]})
+    alone = sorted({key for answer in answers for key in answer["shown"]})
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["case", "model", "scanner", "field_strength", "failure", *columns])
+        head = ["case", "model", *ATTRIBUTES, "failure", "remark"]
+        writer.writerow([*head, *columns, *(f"shown_{key}" for key in alone)])
         for answer in answers:
             values = [_number(answer["scores"].get(key)) for key in columns]
+            values += [_number(answer["shown"].get(key)) for key in alone]
             writer.writerow(
                 [
                     answer["case"],
                     answer["model"],
-                    answer["scanner"],
-                    answer["field_strength"],
+                    *(answer[attribute] for attribute in ATTRIBUTES),
                     answer["failure"],
+                    answer["remark"],
                     *("" if math.isnan(value) else f"{value:.6g}" for value in values),
                 ]
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import nibabel
 import numpy as np
 from nilearn import datasets
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 SHAPE = (189, 233, 197)
+FIRST_LPS = (-98.0, -98.0, -72.0)
+"""Where voxel (0, 0, 0) lies: LPS millimetres (x, y, z)."""
 PERIVENTRICULAR, JUXTACORTICAL, INFRATENTORIAL, DEEP = 1, 2, 3, 4
 
 
@@ -32,6 +35,20 @@ class Atlas:
     regions: NDArray[np.uint8]
     centre: tuple[float, float, float] = (80.0, 122.0, 98.0)
     """Centre of the brain in voxels."""
+
+    def tissues(self) -> tuple[hd.Volume, hd.Volume]:
+        """White and grey matter as volumes (i, j, k) in the template's LPS millimetres."""
+        affine = np.eye(4)
+        affine[:3, 3] = FIRST_LPS
+        white, grey = (
+            hd.Volume(
+                np.ascontiguousarray(part.transpose(2, 1, 0)),
+                affine=affine,
+                coordinate_system="PATIENT",
+            )
+            for part in (self.white, self.grey)
+        )
+        return white, grey
 
 
 def _lps(image: Any) -> NDArray[np.float32]:

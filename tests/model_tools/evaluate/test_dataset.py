@@ -43,7 +43,11 @@ def test_tab_separated_table_with_a_role_of_its_own(tmp_path: Path) -> None:
         ("case,reference\nc,mask.nii.gz\n", "No column holds images"),
         ("case,flair,reference\n", "holds no case"),
         ("case,flair,reference\nc,x.nii.gz,mask.nii.gz\n", "Line 2: flair is not there"),
-        ("case,flair,reference\nc,a.nii.gz,\n", "images or reference are missing"),
+        ("case,flair,reference\nc,,mask.nii.gz\n", "there is no image"),
+        (
+            "case,flair,reference,second_rater\nc,a.nii.gz,,mask.nii.gz\n",
+            "second rater without a reference",
+        ),
         ("case,flair,reference\n../c,a.nii.gz,mask.nii.gz\n", "must be letters"),
         (
             "case,flair,reference\nc,a.nii.gz,mask.nii.gz\nc,a.nii.gz,mask.nii.gz\n",
@@ -82,10 +86,26 @@ def test_bids_folder(tmp_path: Path) -> None:
     assert (three.brain is not None, three.scanner) == (True, "Prisma")
 
 
-def test_bids_folder_without_a_mask(tmp_path: Path) -> None:
-    next(bids(tmp_path).rglob("sub-02_dseg.nii.gz")).unlink()
-    with pytest.raises(ConfigurationError, match="sub-02 has 0 lesion masks"):
+def test_bids_session_without_a_mask_has_no_reference(tmp_path: Path) -> None:
+    mask = next(bids(tmp_path).rglob("sub-02_dseg.nii.gz"))
+    mask.with_name("sub-02_desc-two_dseg.nii.gz").touch()
+    with pytest.raises(ConfigurationError, match="sub-02 has 2 lesion masks"):
         read_dataset(tmp_path)
+    mask.with_name("sub-02_desc-two_dseg.nii.gz").unlink()
+    mask.unlink()
+    assert [case.reference is None for case in read_dataset(tmp_path)] == [False, False, True]
+
+
+def test_case_without_a_reference_and_with_what_the_report_groups_by(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "case,flair,reference,ignore,group,seen_by\n"
+        "c1,a.nii.gz,,,2D,\nc2,a.nii.gz,mask.nii.gz,b.nii.gz,3D,one; two\n",
+    )
+    first, second = read_dataset(path)
+    assert (first.reference, first.ignore, first.seen_by) == (None, None, ())
+    assert (second.ignore, second.group) == (tmp_path / "b.nii.gz", "3D")
+    assert second.seen_by == ("one", "two")
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -32,7 +32,11 @@ def answer(model: str, case: str, dice: float, ml: float, scanner: str) -> dict[
         "sha256": f"hash of {model}",
         "scanner": scanner,
         "field_strength": "3",
+        "group": "",
         "failure": "",
+        "seen": False,
+        "remark": "",
+        "shown": {"lesions": 5.0, "ml": ml * 1.1},
         "scores": values,
     }
 
@@ -44,7 +48,7 @@ def answers() -> list[dict[str, Any]]:
         for model, shift in (("a", 0.0), ("b", 0.01))
         for n, (ml, scanner) in enumerate(zip(loads, scanners, strict=True))
     ]
-    failed = {**answer("b", "c9", 0, 1, "A"), "scores": {}, "failure": "no T1"}
+    failed = {**answer("b", "c9", 0, 1, "A"), "scores": {}, "shown": {}, "failure": "no T1"}
     return [*found, failed]
 
 
