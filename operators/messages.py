@@ -25,6 +25,9 @@ Change = Literal[
 Region = Literal[
     "periventricular", "juxtacortical", "infratentorial", "deep_white_matter", "unspecified"
 ]
+FoundBy = Literal["network", "comparison"]
+FOUND_BY_COMPARISON = "found by comparison"
+"""Stands in the description of the segment of such a lesion; a later run reads it back."""
 
 
 @dataclass(frozen=True)
@@ -349,6 +352,9 @@ class Lesion:
     """From the lesion's nearest edge to the patient's lateral ventricles; 0 for contact."""
     distance_to_cortex_mm: float | None = None
     """From the lesion's nearest edge to the patient's cortex; 0 for contact."""
+    found_by: FoundBy = "network"
+    """"comparison" if the network did not outline it in its study (the current one; the prior for a
+    resolved lesion): the images of two studies together show it."""
 
 
 @dataclass(frozen=True)

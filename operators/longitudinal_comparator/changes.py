@@ -1,8 +1,9 @@
 """The class of a lesion's change, and how sure it is.
 
-A class other than stable needs both: outlines that say so beyond what they are known to, and images
-whose difference says so beyond its noise. The confidence of a change is the probability that the
-images' signals lie beyond the class's limit, given normal errors; for stable, that they do not.
+A class other than stable needs both: outlines that reach the limit, and images whose difference
+says so beyond its noise. How exactly the growth is known, outlines and images tell together. The
+confidence of a change is the probability that outlines and signals lie beyond the class's limit,
+given normal errors; for stable, that they do not.
 """
 
 from __future__ import annotations
@@ -81,13 +82,17 @@ def grown(
     settings
         Limits.
     """
-    change = by_volume(now.ml, before.ml, settings.change_ratio)
-    spread = max(float(np.hypot(now.relative, before.relative)), 1e-6)
     growth = float(np.log(now.ml / before.ml))
+    spread = max(float(np.hypot(now.relative, before.relative)), 1e-6)
+    change = by_volume(now.ml, before.ml, settings.change_ratio)
+    outlines = growth, spread
+    if found is not None:
+        growth, spread = _with_signal(growth, spread, found)
     chances = []
     for sign in (1, -1):
         limit = float(np.log(1 + settings.change_ratio))
         chance = confidence_of(sign * growth - limit, spread)
+        chance = min(chance, confidence_of(sign * outlines[0] - limit, outlines[1]))
         if found is not None:
             chance = min(chance, _signal_chance(found if sign > 0 else found.exchanged, settings))
         chances.append(chance)
@@ -105,6 +110,23 @@ def grown(
     if change == "shrinking":
         return Verdict(change, smaller)
     return Verdict("stable", 1 - max(larger, smaller))
+
+
+def _with_signal(growth: float, spread: float, found: Evidence) -> tuple[float, float]:
+    """The logarithm of a growth and its standard deviation, from the outlines and the images.
+
+    A lesion's signal over one and the same region is its volume times its contrast, partial volume
+    included, so that the ratio of the two signals is the ratio of the volumes if its contrast has
+    stayed; the errors of the outlines do not enter. The two estimates are weighted by precision.
+    """
+    least = min(found.now, found.before)
+    if least <= found.noise:
+        # no ratio can be formed with nothing
+        return growth, spread
+    signal = float(np.log(found.now / found.before))
+    deviation = found.noise * float(np.sqrt((found.now**-2 + found.before**-2) / 2))
+    weight = spread**-2 / (spread**-2 + deviation**-2)
+    return weight * growth + (1 - weight) * signal, float((spread**-2 + deviation**-2) ** -0.5)
 
 
 def _signal_chance(found: Evidence, settings: LongitudinalComparatorSettings) -> float:

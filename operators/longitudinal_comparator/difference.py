@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -37,6 +37,10 @@ class Difference:
         float32: see ``noise.edge_strength``.
     noise
         Of ``current - prior``.
+    current_probability, prior_probability
+        float32: the network's answers.
+    brain
+        bool: brain in both studies, within both images.
     """
 
     space: Halfway
@@ -46,6 +50,23 @@ class Difference:
     lesions: np.ndarray
     edges: np.ndarray
     noise: NoiseModel
+    current_probability: np.ndarray
+    prior_probability: np.ndarray
+    brain: np.ndarray
+
+    @property
+    def exchanged(self) -> Difference:
+        """The same, had the images been taken in the other order."""
+        return replace(
+            self,
+            space=replace(
+                self.space, to_current=self.space.to_prior, to_prior=self.space.to_current
+            ),
+            current=self.prior,
+            prior=self.current,
+            current_probability=self.prior_probability,
+            prior_probability=self.current_probability,
+        )
 
 
 def compare_images(
@@ -92,8 +113,10 @@ def compare_images(
         )
     ]
     lesions = np.zeros_like(shown)
+    probabilities = []
     for part, to_study in ((current, space.to_current), (prior, space.to_prior)):
-        probability = resample_to(part.probability, space.grid, to_study).array
+        probability = np.asarray(resample_to(part.probability, space.grid, to_study).array)
+        probabilities.append(probability)
         lesions |= probability >= _LESION_SHARE * part.threshold
     # two brain masks never agree at the surface; what one of them holds can be compared
     seen = shown & (brains[0] | brains[1])
@@ -116,4 +139,7 @@ def compare_images(
         lesions=lesions,
         edges=edges,
         noise=noise,
+        current_probability=probabilities[0],
+        prior_probability=probabilities[1],
+        brain=shown & brains[0] & brains[1],
     )

@@ -17,7 +17,7 @@ import pydicom
 from pydicom import Dataset
 
 from operators.longitudinal_comparator.lesions import LesionObject
-from operators.messages import InstanceRef
+from operators.messages import FOUND_BY_COMPARISON, InstanceRef
 from operators.version import NAME
 
 _NAME = re.compile(r"^Lesion (\d+)$")
@@ -71,11 +71,14 @@ class TrackedSegmentation:
         One for each segment.
     written
         Date and time of its content, as DICOM writes them, to put several objects in order.
+    compared
+        Positions in ``identities`` of lesions that only a comparison of images showed.
     """
 
     labels: hd.Volume
     identities: tuple[Identity, ...]
     written: str = ""
+    compared: frozenset[int] = frozenset()
 
     @property
     def frame_of_reference_uid(self) -> str | None:
@@ -181,6 +184,11 @@ def read_tracked_segmentation(instance: InstanceRef) -> TrackedSegmentation:
             Identity(str(one.tracking_uid or ""), str(one.tracking_id or ""))
             for one in descriptions
         )
+        compared = frozenset(
+            n
+            for n, one in enumerate(segmentation.SegmentSequence)
+            if FOUND_BY_COMPARISON in str(one.get("SegmentDescription", ""))
+        )
         automatic = all(_is_ours(one) for one in segmentation.SegmentSequence)
     except Exception as error:
         raise ValueError(f"it cannot be read ({type(error).__name__})") from error
@@ -191,7 +199,7 @@ def read_tracked_segmentation(instance: InstanceRef) -> TrackedSegmentation:
         # how this application writes that it found no lesion
         return TrackedSegmentation(labels, (), _written(segmentation))
     _check_identities(identities)
-    return TrackedSegmentation(labels, identities, _written(segmentation))
+    return TrackedSegmentation(labels, identities, _written(segmentation), compared)
 
 
 def read_tracked_report(instance: InstanceRef) -> TrackedReport:

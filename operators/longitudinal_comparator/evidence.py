@@ -22,7 +22,7 @@ _CORE_MM = 1.5
 _LEAST_RING = 20
 """Fewer voxels are no surroundings."""
 _LEAST_SEEN = 0.5
-_SCATTER = (0.08, 0.3)
+_SCATTER = (0.05, 0.3)
 """Limits of the scatter. Interpolation alone scatters the contrast of small lesions by this."""
 
 
@@ -85,9 +85,14 @@ class Images:
         """The same images, with the lesions' contrast known."""
         return Images(self.difference, gain)
 
+    @property
+    def exchanged(self) -> Images:
+        """The same, had the images been taken in the other order."""
+        return Images(self.difference.exchanged, LesionGain(1 / self.gain.ratio, self.gain.scatter))
+
     def seen_share(self, index: np.ndarray) -> float:
         """Share of grid points (n, 3) that lie in the brain of both images."""
-        return float(self._at(self.difference.seen, index).mean())
+        return float(self.at(self.difference.seen, index).mean())
 
     def mask_of(self, *regions: np.ndarray) -> np.ndarray:
         """int (n, 3): voxels of the common grid that hold the points of any region."""
@@ -152,7 +157,7 @@ class Images:
         return replace(found, now=now, before=before, noise=noise)
 
     @staticmethod
-    def _at(mask: np.ndarray, index: np.ndarray) -> np.ndarray:
+    def at(mask: np.ndarray, index: np.ndarray) -> np.ndarray:
         voxels = np.rint(index).astype(int)
         inside = ((voxels >= 0) & (voxels < mask.shape)).all(axis=1)
         result = np.zeros(len(voxels), dtype=bool)

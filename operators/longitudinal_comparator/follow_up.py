@@ -9,6 +9,7 @@ import highdicom as hd
 import numpy as np
 
 from operators.geometry import resample_to
+from operators.longitudinal_comparator.carried import carried_over
 from operators.longitudinal_comparator.evidence import Images
 from operators.longitudinal_comparator.history import History, history_of, since_first
 from operators.longitudinal_comparator.identity import Identity
@@ -103,15 +104,17 @@ def _comparable_studies(
         for earlier, part in zip(aligned.earlier, probabilities.earlier, strict=False):
             if part is not None and earlier.to_current.accepted:
                 found.append((earlier.aligned, part, earlier.to_current.matrix_lps))
-    return [
-        StudyLesions(
-            study=study,
-            part=part,
-            matrix=np.asarray(matrix, dtype=float),
-            objects=list(find_lesions(part.probability, part.threshold, least)),
-        )
-        for study, part, matrix in reversed(found)
-    ]
+    studies = []
+    for n, (study, part, matrix) in reversed(list(enumerate(found))):
+        objects = list(find_lesions(part.probability, part.threshold, least))
+        if n > 0:
+            results = list(study.selected.lesion_objects)
+            if n == 1:
+                results += aligned.selected.prior_segmentations
+            frame = study.selected.series["flair"].series.frame_of_reference_uid
+            objects += carried_over(objects, part.probability, results, frame)
+        studies.append(StudyLesions(study, part, np.asarray(matrix, dtype=float), objects))
+    return studies
 
 
 def _present(
@@ -200,6 +203,7 @@ def _lesion(
         volume_interval_ml=None if volume is None else volume.interval_ml,
         lineage=tuple(identities[n].tracking_uid for n in _ancestors(line, track)),
         volumes_ml=tuple(None if one is None else one.ml for one in history.volumes),
+        found_by=here.found_by(position),
     )
 
 

@@ -49,6 +49,19 @@ class NoiseModel:
         by_scale = [np.interp(edge, e, s) for e, s in zip(self.edges, self.spread, strict=True)]
         return float(np.exp(np.interp(sigma, np.log(_SCALES_MM), np.log(by_scale))))
 
+    def of_blur(self, scale_mm: float, edges: np.ndarray) -> np.ndarray:
+        """Standard deviation of the difference averaged by a Gaussian, at edges of any strength.
+
+        Parameters
+        ----------
+        scale_mm
+            Standard deviation of the Gaussian.
+        edges
+            float32 (n,): edge strength averaged by the same Gaussian.
+        """
+        nearest = int(np.abs(np.log(_SCALES_MM) - np.log(scale_mm)).argmin())
+        return np.asarray(np.interp(edges, self.edges[nearest], self.spread[nearest]))
+
 
 def edge_strength(current: np.ndarray, prior: np.ndarray, spacing_mm: float) -> np.ndarray:
     """Gradient of the mean image at 1 mm, float32, per millimetre."""

@@ -22,6 +22,20 @@ def comparison_notes(line: TimeLine) -> list[QualityNote]:
                 "they were outlined there as well, and are not called new or resolved.",
             )
         )
+    compared = sum(
+        current.found_by(n) == "comparison"
+        for n, one in enumerate(step.descents)
+        if one.verdict.change == "new"
+    )
+    if compared:
+        notes.append(
+            QualityNote(
+                "found_by_comparison",
+                "info",
+                f"{compared} new lesion(s) were found by the comparison of the images; the network "
+                "outlined little or nothing of them.",
+            )
+        )
     excluded = len(step.unseen)
     excluded += sum(one.verdict.change == "baseline" for one in step.descents)
     if excluded:

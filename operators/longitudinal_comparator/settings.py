@@ -23,15 +23,24 @@ class LongitudinalComparatorSettings(Settings):
 
     change_ratio: Annotated[float, Field(gt=0)] = 0.30
     """A lesion is enlarging from (1 + ratio) times its prior volume on, and shrinking from
-    1 / (1 + ratio) times on, if the growth is larger than the interval of the two volumes and the
-    images show it: its signal (contrast summed over its volume) must have changed by half of this
-    ratio at least."""
+    1 / (1 + ratio) times on, if the images show it: its signal (contrast summed over its volume)
+    must have changed by half of this ratio at least, and its growth, from outlines and signal each
+    weighted by how exactly it is known, must be larger than its interval."""
     minimum_evidence: Annotated[float, Field(ge=0)] = 3.0
     """A change must show in the two matched FLAIR images with at least this many standard
     deviations of the noise of their difference."""
     visible_contrast: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """A lesion is new only if, in the prior FLAIR, its place has less than this share of today's
     contrast against its surroundings; resolved likewise the other way round."""
+    comparison_evidence: Annotated[float, Field(gt=0)] = 6.0
+    """A lesion that the network did not outline counts if its place has changed in the matched
+    FLAIR images by this many standard deviations of the noise of their difference, …"""
+    suspected_evidence: Annotated[float, Field(gt=0)] = 4.5
+    """… or by this many where the network finds it suspicious in the one study and not in the
+    other: …"""
+    suspicion: Share = 0.1
+    """… at least this probability there, and in the other study at most ``visible_contrast`` of
+    it."""
     faint_threshold: Share = 0.5
     """Where the images show at both time points a lesion that the network found at one only, it is
     outlined at the other one at this fraction of the threshold, or else with the same outline."""

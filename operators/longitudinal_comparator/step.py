@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import highdicom as hd
 import numpy as np
 
+from operators.longitudinal_comparator.arisen import Known, add_to, agrees
 from operators.longitudinal_comparator.changes import (
     UNKNOWN,
     Verdict,
@@ -17,13 +18,20 @@ from operators.longitudinal_comparator.changes import (
 )
 from operators.longitudinal_comparator.counterpart import outline_in
 from operators.longitudinal_comparator.evidence import Evidence, Images, lesion_gain
+from operators.longitudinal_comparator.increase import find_increases
 from operators.longitudinal_comparator.lesions import LesionObject, in_order, measure
 from operators.longitudinal_comparator.links import Link, Shape, find_links, nearest_of
 from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.longitudinal_comparator.size import LeastSize
-from operators.longitudinal_comparator.volumes import NORMAL_95, Measured, measured, total
-from operators.messages import AlignedStudy, LesionProbability
+from operators.longitudinal_comparator.volumes import (
+    NORMAL_95,
+    Measured,
+    measured,
+    outlined_share,
+    total,
+)
+from operators.messages import AlignedStudy, FoundBy, LesionProbability
 
 _TRACE = 3.0
 """Standard deviations of the noise from which on something is there."""
@@ -86,7 +94,12 @@ class StudyLesions:
 
     def measured(self, position: int) -> Measured:
         """The volume of a lesion."""
-        return measured(self.objects[position], self.part.probability)
+        return measured(self.objects[position], self.part.probability, self.part.threshold)
+
+    def found_by(self, position: int) -> FoundBy:
+        """Whether the network itself outlined a lesion here, or half of it at least."""
+        share = outlined_share(self.objects[position], self.part.probability, self.part.threshold)
+        return "network" if share >= 0.5 else "comparison"
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,7 @@ class StepComparison:
     def prepare(self) -> None:
         """Find what only the comparison shows, in both studies; cut and join what needs it."""
         self._learn_gain(self._links())
+        self._add_what_the_images_show()
         links = self._links()
         self._find_missing_now({link.prior for link in links})
         links = self._links()
@@ -217,6 +231,28 @@ class StepComparison:
             if found is not None:
                 signals.append(found)
         self.images = self.images.with_gain(lesion_gain(signals))
+
+    def _add_what_the_images_show(self) -> None:
+        """Add what has become brighter to the later study, and darker to the earlier one."""
+        if self.images is None:
+            return
+        before = Known(
+            self.earlier.objects, self.earlier.affine, self.matrix, self.settings.tolerance_mm
+        )
+        for later, earlier, images, known in (
+            (self.later, self.earlier, self.images, before),
+            (self.earlier, self.later, self.images.exchanged, None),
+        ):
+            for region in find_increases(images, self.settings, self.least):
+                if agrees(region, images, later.study, earlier.study):
+                    add_to(
+                        later.objects,
+                        later.probability,
+                        region,
+                        images.difference.space,
+                        self.least,
+                        known,
+                    )
 
     # --- lesions found at one time point only --------------------------------------------------
 
@@ -442,7 +478,7 @@ class StepComparison:
             return Descent({}, None, Verdict("baseline", UNKNOWN), None)
         if lesion in self._unproven:
             # the images show it at both times, but another lesion takes its place in the earlier
-            same = measured(lesion, self.later.probability)
+            same = measured(lesion, self.later.probability, self.later.part.threshold)
             return Descent({}, None, Verdict("stable", UNKNOWN), same)
         verdict = self._sure.get(lesion, Verdict("new", UNKNOWN))
         overlooked = self.least.volume_mm3 / 1000 / NORMAL_95

@@ -23,6 +23,11 @@ _RIM_SHARE = 0.75
 """Standard deviation of a small lesion's volume, as a share of its rim."""
 _PATCH_ML = 0.2
 """Parts of this size of a large lesion err on their own, so that their errors cancel in part."""
+_DRAWN_SHARE = 0.1
+"""Standard deviation of what the comparison has drawn and the network has not, as a share of it."""
+_EDGE_MM, _MOST_OUTLINE = 0.25, 0.5
+"""Standard deviation of the place of an outline against a lesion's true edge, measured with planted
+lesions (see ``docs/evaluation.md``), and the most that this makes of a small lesion's volume."""
 _LEAST_RELATIVE = 0.04
 _COMMON_SHARE = 0.2
 """Correlation of the errors of two lesions of one study: the threshold, the contrast and the blur
@@ -38,15 +43,19 @@ class Measured:
     ml
         Volume in millilitres.
     deviation_ml
-        Its standard deviation.
+        Standard deviation from one answer to the next: what two studies of one lesion differ by.
+    outline_ml
+        Standard deviation of what all answers to a lesion have in common: where its edge is said
+        to be. It is a part of the interval, but not of the comparison of two volumes.
     """
 
     ml: float
     deviation_ml: float
+    outline_ml: float = 0.0
 
     @property
     def relative(self) -> float:
-        """Standard deviation of the volume's logarithm."""
+        """Standard deviation of the volume's logarithm from one answer to the next."""
         return self.deviation_ml / self.ml if self.ml > 0 else 0.0
 
     @property
@@ -54,19 +63,20 @@ class Measured:
         """95 % interval; of a volume of 0, from 0 to what could have been overlooked."""
         if self.ml <= 0:
             return 0.0, NORMAL_95 * self.deviation_ml
-        factor = float(np.exp(NORMAL_95 * self.relative))
+        relative = np.hypot(self.deviation_ml, self.outline_ml) / self.ml
+        factor = float(np.exp(NORMAL_95 * relative))
         return self.ml / factor, self.ml * factor
 
     def widened(self, factor: float) -> Measured:
         """The same volume with a larger standard deviation."""
-        return Measured(self.ml, self.deviation_ml * factor)
+        return Measured(self.ml, self.deviation_ml * factor, self.outline_ml)
 
     def part(self, share: float) -> Measured:
         """A share of the volume, as exactly known as the whole."""
-        return Measured(self.ml * share, self.deviation_ml * share)
+        return Measured(self.ml * share, self.deviation_ml * share, self.outline_ml * share)
 
 
-def measured(lesion: LesionObject, probability: hd.Volume) -> Measured:
+def measured(lesion: LesionObject, probability: hd.Volume, threshold: float) -> Measured:
     """A lesion's volume and its standard deviation.
 
     Parameters
@@ -75,11 +85,27 @@ def measured(lesion: LesionObject, probability: hd.Volume) -> Measured:
         The lesion.
     probability
         float32 in [0, 1] on its grid.
+    threshold
+        From which on the network calls a voxel lesion.
     """
     volume = lesion.volume_ml
     deviation = _RIM_SHARE * rim_ml(lesion, probability) / np.sqrt(1 + volume / _PATCH_ML)
-    deviation = max(float(deviation), _LEAST_RELATIVE * volume)
-    return Measured(lesion.volume_ml, deviation)
+    drawn = _DRAWN_SHARE * (1 - outlined_share(lesion, probability, threshold)) * volume
+    deviation = max(float(np.hypot(deviation, drawn)), _LEAST_RELATIVE * volume)
+    radius_mm = (750 * volume / np.pi) ** (1 / 3)
+    outline = min(3 * _EDGE_MM / radius_mm, _MOST_OUTLINE) * volume
+    return Measured(volume, deviation, float(outline))
+
+
+def outlined_share(lesion: LesionObject, probability: hd.Volume, threshold: float) -> float:
+    """Share of a lesion's voxels that the network itself calls lesion.
+
+    Parameters
+    ----------
+    lesion, probability, threshold
+        See ``measured``.
+    """
+    return float((probability.array[tuple(lesion.indices.T)] >= threshold).mean())
 
 
 def rim_ml(lesion: LesionObject, probability: hd.Volume) -> float:
@@ -102,8 +128,14 @@ def rim_ml(lesion: LesionObject, probability: hd.Volume) -> float:
 def total(parts: Iterable[Measured]) -> Measured:
     """The sum of the volumes of lesions of one study, whose errors are partly common."""
     parts = list(parts)
-    deviations = np.asarray([one.deviation_ml for one in parts], dtype=float)
-    independent = float((deviations**2).sum())
-    common = float(deviations.sum()) ** 2
-    variance = _COMMON_SHARE * common + (1 - _COMMON_SHARE) * independent
-    return Measured(float(sum(one.ml for one in parts)), float(np.sqrt(variance)))
+    return Measured(
+        float(sum(one.ml for one in parts)),
+        _combined([one.deviation_ml for one in parts]),
+        _combined([one.outline_ml for one in parts]),
+    )
+
+
+def _combined(deviations: list[float]) -> float:
+    values = np.asarray(deviations, dtype=float)
+    independent, common = float((values**2).sum()), float(values.sum()) ** 2
+    return float(np.sqrt(_COMMON_SHARE * common + (1 - _COMMON_SHARE) * independent))

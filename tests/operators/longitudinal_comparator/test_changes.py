@@ -60,7 +60,7 @@ def test_a_soft_rim_widens_the_interval() -> None:
     for rim in (0.5, 4.0):
         image = _ball((1.0, 0.8, 1.2), (30, 36, 26), 5.0, (0, 0, 0), (9, -4, 6), rim=rim)
         (lesion,) = find_lesions(image, 0.5, LEAST)
-        volume = measured(lesion, image)
+        volume = measured(lesion, image, 0.5)
         low, high = volume.interval_ml
         assert low < volume.ml < high
         assert low * high == pytest.approx(volume.ml**2)
@@ -106,11 +106,30 @@ def test_growth_needs_outlines_and_images(
 
 
 def test_growth_inside_the_interval_is_stable() -> None:
-    found = Evidence(1.5, 1.0, noise=0.05)
+    found, noisy = Evidence(1.5, 1.0, noise=0.05), Evidence(1.3, 1.0, noise=0.3)
     exact = grown(Measured(0.05, 0.004), Measured(0.03, 0.003), found, SETTINGS)
-    rough = grown(Measured(0.05, 0.015), Measured(0.03, 0.009), found, SETTINGS)
+    rough = grown(Measured(0.05, 0.015), Measured(0.03, 0.009), noisy, SETTINGS)
     assert (exact.change, rough.change) == ("enlarging", "stable")
     assert exact.confidence > rough.confidence
+
+
+def test_rough_outlines_do_not_hide_a_growth_that_the_images_show() -> None:
+    now, before = Measured(0.18, 0.06), Measured(0.09, 0.04)
+    alone = grown(now, before, None, SETTINGS)
+    together = grown(now, before, Evidence(2.0, 1.0, noise=0.1), SETTINGS)
+    assert (alone.change, together.change) == ("stable", "enlarging")
+    back = grown(before, now, Evidence(1.0, 2.0, noise=0.1), SETTINGS)
+    assert (back.change, back.confidence) == ("shrinking", pytest.approx(together.confidence))
+
+
+def test_the_common_error_of_all_outlines_is_in_the_interval_but_not_in_the_growth() -> None:
+    exact, biased = Measured(0.2, 0.01), Measured(0.2, 0.01, outline_ml=0.04)
+    assert biased.interval_ml[0] < exact.interval_ml[0] < exact.interval_ml[1]
+    assert biased.relative == exact.relative
+    found = Evidence(1.4, 1.0, noise=0.05)
+    assert grown(biased, Measured(0.14, 0.01, 0.03), found, SETTINGS) == grown(
+        exact, Measured(0.14, 0.01), found, SETTINGS
+    )
 
 
 def test_a_new_lesion_must_stand_out_from_the_noise_and_from_what_was_there() -> None:

@@ -109,6 +109,9 @@ def _images(now: np.ndarray, before: np.ndarray, lesions: np.ndarray) -> Images:
             lesions=lesions,
             edges=edges,
             noise=measure_noise(now - before, edges, ~lesions, 1.0),
+            current_probability=np.zeros(SHAPE, np.float32),
+            prior_probability=np.zeros(SHAPE, np.float32),
+            brain=np.ones(SHAPE, dtype=bool),
         )
     )
 
