@@ -19,7 +19,6 @@ from model_tools.train.classical import GROW, SEED, lesion_growth
 from operators.errors import ConfigurationError, InputError
 from operators.geometry import resample_to
 from operators.lesion_segmentation.engine import Engine, open_engine
-from operators.lesion_segmentation.grids import working_grid
 from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import (
     MODEL_FILE,
@@ -64,7 +63,7 @@ class Candidate:
         """The package's identity; of the comparator, a hash of its name and numbers."""
         if self.folder is not None:
             return load_model_package(self.folder).sha256
-        return hashlib.sha256(f"{CLASSICAL} {self.rule}".encode()).hexdigest()
+        return hashlib.sha256(f"{CLASSICAL} with N4 {self.rule}".encode()).hexdigest()
 
     @property
     def mark(self) -> str:
@@ -212,11 +211,8 @@ def _grown(examination: Examination, rule: tuple[float, float]) -> np.ndarray:
     """Lesion growth at 1 mm in the study's own brain mask, back on the FLAIR's grid."""
     study = examination.study
     volume = study.selected.series["flair"].volume
-    grid = working_grid(study.brain_mask, (1.0, 1.0, 1.0))
-    flair = resample_to(volume, grid).array.astype(np.float32)
-    inside = resample_to(study.brain_mask, grid).array >= 0.5
-    # the rule takes 0 for outside, whatever the scale of the image
-    flair = np.where(inside, flair - flair[inside].min() + 1.0, 0).astype(np.float32)
+    flat = examination.flat_flair
+    grid, flair, inside = flat, flat.array, flat.array != 0
     white, grey = (
         resample_to(part, grid, study.template_to_flair).array for part in load_atlas().tissues()
     )

@@ -75,10 +75,11 @@ def read_table(path: Path) -> tuple[Case, ...]:
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, delimiter=delimiter)
         columns = [name.strip() for name in reader.fieldnames or ()]
-        rows = [
-            {(key or "").strip(): (value or "").strip() for key, value in row.items()}
-            for row in reader
-        ]
+        rows = []
+        for row in reader:
+            if None in row:
+                raise _fault(path, f"Line {reader.line_num} has more cells than the first one.")
+            rows.append({key.strip(): (value or "").strip() for key, value in row.items()})
     for needed in ("case", "reference"):
         if needed not in columns:
             raise _fault(path, f"The column {needed} is missing.")

@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
+from pydicom.misc import is_dicom
 from scipy import ndimage
 
 from model_tools.change.chain import study_of
 from model_tools.evaluate.dataset import Case
+from model_tools.train.classical import without_bias
 from operators.dicom_loader.scan import scan_folder
 from operators.dicom_loader.volume import read_volume
 from operators.errors import InputError
 from operators.geometry import from_sitk, matrix_of, resample_to, to_sitk
+from operators.lesion_segmentation.grids import working_grid
 from operators.messages import AlignedStudy, Registration, SelectedStudies, SelectedStudy
 from operators.registration.align import align_studies
 from operators.registration.linear import affine_about, coarser, like, optimise, points_of
@@ -47,6 +51,16 @@ class Examination:
     reference: np.ndarray | None
     second_rater: np.ndarray | None
     valid: np.ndarray
+
+    @cached_property
+    def flat_flair(self) -> hd.Volume:
+        """float32: the FLAIR at 1 mm without its bias field, positive in the brain, 0 outside."""
+        volume = self.study.selected.series["flair"].volume
+        grid = working_grid(self.study.brain_mask, (1.0, 1.0, 1.0))
+        flair = resample_to(volume, grid).array
+        inside = resample_to(self.study.brain_mask, grid).array >= 0.5
+        flair = np.where(inside, flair - flair[inside].min() + 1.0, 0).astype(np.float32)
+        return grid.with_array(np.where(inside, without_bias(flair, inside), 0).astype(np.float32))
 
 
 def read_image(path: Path) -> hd.Volume:
@@ -87,7 +101,7 @@ def read_mask(path: Path, grid: hd.Volume) -> np.ndarray:
     InputError
         If it cannot be read.
     """
-    if pydicom.misc.is_dicom(path):
+    if is_dicom(path):
         dataset = pydicom.dcmread(path)
         if dataset.get("Modality") != "SEG":
             raise InputError(path.name, "It is no DICOM SEG.", "Give a SEG or a NIfTI mask.")

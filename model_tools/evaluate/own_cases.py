@@ -230,9 +230,13 @@ def make_scans_of_04(
 
 
 def make_scans_of_26(
-    data: Path, sources: Sources, output: Path, seen_by: Sequence[str]
+    data: Path,
+    sources: Sources,
+    output: Path,
+    seen_by: Sequence[str],
+    added_ml: Sequence[float] = ADDED_ML,
 ) -> list[dict[str, str]]:
-    """The real case, alone and with transplanted lesions; rows of the table."""
+    """The real case, alone and with ``added_ml`` transplanted; rows of the table."""
     case = describe_case(sources.atlas, *load_case(data, REAL_CASE))
     assert case.lesions is not None
     affine = np.eye(4)
@@ -241,7 +245,7 @@ def make_scans_of_26(
         np.zeros(case.brain.shape[::-1], np.uint8), affine=affine, coordinate_system="PATIENT"
     )
     rows = []
-    for number, load in enumerate((0.0, *ADDED_ML)):
+    for number, load in enumerate((0.0, *added_ml)):
         name = "26" if not load else f"26-plus-{load:g}ml"
         truth = case.lesions > 0
         images = {role: case.images[position] for position, role in enumerate(FILES)}
@@ -303,8 +307,13 @@ def make_own_cases(data: Path, output: Path, seen_by: Sequence[str]) -> Path:
     rows += make_scans_of_04(data, output / "backgrounds", sources, output)
     rows += clinic_rows(data, output)
     path = output / "cases.csv"
+    write_table(rows, path)
+    return path
+
+
+def write_table(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """The table that ``evaluate`` reads."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    return path

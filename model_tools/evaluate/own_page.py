@@ -142,7 +142,8 @@ def _by_size(summary: Mapping[str, Any]) -> str:
     table = [["size", *(f"{model}: recall of lesions" for model in models)]]
     for size in next(iter(models.values()))["by_size"]:
         cells = [
-            f"{number(model['by_size'][size]['recall'])} of {model['by_size'][size]['lesions']:.0f}"
+            f"{number(model['by_size'][size]['recall'])} of "
+            f"{number(model['by_size'][size]['lesions'], 0)}"
             for model in models.values()
         ]
         table.append([size.replace("mm3", "mm³"), *cells])

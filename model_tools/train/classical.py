@@ -9,11 +9,36 @@ from __future__ import annotations
 
 import cc3d
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from scipy import ndimage
 
 SEED, GROW, SMALLEST = 3.5, 1.5, 5
 SMOOTHING = 0.7
+
+
+def without_bias(flair: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The image divided by its bias field (N4; Tustison et al., IEEE TMI 29 (2010) 1310-1320).
+
+    A rule on intensities needs it on raw scans, whose cortex is brighter near the coils.
+
+    Parameters
+    ----------
+    flair
+        Any three axes, 1 mm, positive in the brain.
+    brain
+        Where the field is estimated.
+    """
+    image = sitk.GetImageFromArray(flair)
+    small = [4, 4, 4]
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    n4.SetMaximumNumberOfIterations([30, 30, 20])
+    n4.Execute(
+        sitk.Shrink(image, small),
+        sitk.Shrink(sitk.GetImageFromArray(brain.astype(np.uint8)), small),
+    )
+    field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image))
+    return np.asarray(flair / np.exp(field), dtype=np.float32)
 
 
 def lesion_growth(

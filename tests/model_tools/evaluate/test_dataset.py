@@ -53,6 +53,7 @@ def test_tab_separated_table_with_a_role_of_its_own(tmp_path: Path) -> None:
             "case,flair,reference\nc,a.nii.gz,mask.nii.gz\nc,a.nii.gz,mask.nii.gz\n",
             "Line 3: case c stands twice",
         ),
+        ("case,flair,reference\nc,a.nii.gz,mask.nii.gz,x\n", "Line 2 has more cells"),
         ("case,flair,reference,aligned\nc,a.nii.gz,mask.nii.gz,1\n", "aligned must be"),
     ],
 )
