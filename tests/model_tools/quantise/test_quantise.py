@@ -30,10 +30,16 @@ from operators.lesion_segmentation.model_package import (
     ModelPackage,
     load_model_package,
 )
+from operators.lesion_segmentation.network_source import network_source
 from operators.lesion_segmentation.segmentation import segment_study
 from operators.lesion_segmentation.settings import LesionSegmentationSettings
 from tests.conftest import ROOT
-from tests.operators.lesion_segmentation.builders import empty_volume, paint, write_package
+from tests.operators.lesion_segmentation.builders import (
+    channel_network,
+    empty_volume,
+    paint,
+    write_package,
+)
 
 PATCH = (24, 16, 20)
 SETTINGS = load_settings(ROOT / "app.yaml")
@@ -43,24 +49,29 @@ MADE = ("ensemble.int8.xml", "ensemble.int8.bin")
 
 
 def _network() -> onnx.ModelProto:
-    """Bright spheres are lesions: a convolution, an instance norm, and a head for each of two
+    """Bright spheres are lesions: two convolutions, an instance norm, and a head for each of two
     members whose answers are averaged."""
     random = np.random.default_rng(5)
     first = random.normal(0, 0.05, (8, 2, 3, 3, 3))
     first[0] = 0
     first[0, 0] = 1 / 27
-    weights = {"w": first, "scale": np.ones(8), "shift": np.zeros(8)}
+    second = random.normal(0, 0.05, (8, 8, 3, 3, 3))
+    second[0] = 0
+    second[0, 0, 1, 1, 1] = 1
+    weights = {"w0": first, "w1": second, "scale": np.ones(8), "shift": np.zeros(8)}
     nodes = [
-        helper.make_node("Conv", ["image", "w"], ["a"], pads=[1] * 6),
-        helper.make_node("InstanceNormalization", ["a", "scale", "shift"], ["b"], epsilon=1e-5),
-        helper.make_node("LeakyRelu", ["b"], ["c"], alpha=0.01),
+        helper.make_node("Conv", ["image", "w0"], ["a0"], pads=[1] * 6),
+        helper.make_node("LeakyRelu", ["a0"], ["c0"], alpha=0.01),
+        helper.make_node("Conv", ["c0", "w1"], ["a1"], pads=[1] * 6),
+        helper.make_node("InstanceNormalization", ["a1", "scale", "shift"], ["b1"], epsilon=1e-5),
+        helper.make_node("LeakyRelu", ["b1"], ["c1"], alpha=0.01),
     ]
     for member in (0, 1):
         head = np.zeros((2, 8, 1, 1, 1))
         head[1, 0] = 10 + member
         weights |= {f"h{member}": head, f"o{member}": np.array([20.0, 0])}
         nodes.append(
-            helper.make_node("Conv", ["c", f"h{member}", f"o{member}"], [f"member{member}"])
+            helper.make_node("Conv", ["c1", f"h{member}", f"o{member}"], [f"member{member}"])
         )
     weights["two"] = np.array(2.0)
     nodes += [
@@ -158,7 +169,7 @@ def test_an_int8_network_runs_through_the_application_s_inference(tmp_path: Path
     assert package.sha256 != before.sha256
 
 
-def test_normalisation_heads_and_mean_stay_in_fp32(tmp_path: Path) -> None:
+def test_first_layer_normalisation_heads_and_mean_stay_in_fp32(tmp_path: Path) -> None:
     package, _ = _quantised(tmp_path)
     model = ov.Core().read_model(package.folder / MADE[0])
     quantised = [node for node in model.get_ops() if node.get_type_name() == "FakeQuantize"]
@@ -169,9 +180,19 @@ def test_normalisation_heads_and_mean_stay_in_fp32(tmp_path: Path) -> None:
     }
     assert users == {"Convolution"}
     assert len(quantised) == 1
-    heads = [n for n in model.get_ops() if n.get_type_name() == "Convolution"]
-    assert len(heads) == 3
-    assert all(o.get_element_type() == ov.Type.f32 for n in heads for o in n.outputs())
+    given = quantised[0].input_value(0).get_node()
+    assert given.get_friendly_name() == "c0"
+    convolutions = [n for n in model.get_ops() if n.get_type_name() == "Convolution"]
+    assert len(convolutions) == 4
+    in_int8 = [n for n in convolutions if n.input_value(0).get_node() in quantised]
+    assert [n.get_friendly_name() for n in in_int8] == ["a1"]
+
+
+def test_a_network_without_inner_layers_is_refused(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "p", ("flair", "t2"), channel_network(2, [1, 0]))
+    tile = np.zeros((1, 2, *package.description.patch_size_zyx), np.float32)
+    with pytest.raises(ConfigurationError, match="no layer that can be quantised"):
+        quantised(network_source(package), [tile])
 
 
 def test_int8_is_an_order_and_never_chosen_otherwise(tmp_path: Path) -> None:
@@ -254,9 +275,11 @@ def test_what_is_wrong_with_the_studies_is_said(tmp_path: Path) -> None:
         quantise_package(package, calibration, [*held_out, *held_out])
     _case(tmp_path / "healthy", "four", 4, lesions=0)
     healthy = read_studies(tmp_path / "healthy", package.description, SETTINGS)
+    strict = _package(tmp_path / "strict", threshold=0.999999)
     with pytest.raises(ConfigurationError, match="finds no lesion"):
-        quantise_package(package, calibration, healthy, seconds=_twice_as_fast)
-    assert load_model_package(package.folder).description.int8 is None
+        quantise_package(strict, calibration, healthy, seconds=_twice_as_fast)
+    for folder in (package.folder, strict.folder):
+        assert load_model_package(folder).description.int8 is None
 
 
 def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path) -> None:
