@@ -33,7 +33,10 @@ from operators.lesion_segmentation.model_package import (
 from operators.lesion_segmentation.network_source import network_source
 from operators.lesion_segmentation.segmentation import segment_study
 from operators.lesion_segmentation.settings import LesionSegmentationSettings
+from operators.messages import AlignedStudy, Registration, SelectedStudy
+from operators.registration.settings import RegistrationSettings
 from tests.conftest import ROOT
+from tests.e2e import small_study
 from tests.operators.lesion_segmentation.builders import (
     channel_network,
     empty_volume,
@@ -308,6 +311,33 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path) -> None:
     for path in (tmp_path / "heads").iterdir():
         sitk.WriteImage(sitk.ReadImage(str(path)) + 1000, str(path))
     refused(tmp_path / "heads", "not 0 outside the brain")
+
+
+def test_dicom_goes_through_the_application_s_own_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def aligned(study: SelectedStudy, settings: RegistrationSettings) -> AlignedStudy:
+        # without the search for brain and motion, which takes its time
+        assert settings == SETTINGS.registration
+        same = Registration(np.eye(4), 0.0, 0.0, 1.2, accepted=True)
+        flair = study.series["flair"].volume
+        brain = flair.with_array(flair.array > 200)
+        others = dict.fromkeys(set(study.series) - {"flair"}, same)
+        return AlignedStudy(study, others, brain, np.eye(4))
+
+    monkeypatch.setattr("model_tools.quantise.studies.align_alone", aligned)
+    folder = small_study.write(small_study.study(), tmp_path / "dicom")
+    two, three = (
+        _package(tmp_path / "two").description,
+        write_package(tmp_path / "three").description,
+    )
+    (found,) = read_studies(folder, two, SETTINGS)
+    assert found.title == "1.7 × 1.9 × 3.3 mm"
+    assert set(found.study.selected.series) == {"flair", "t2"}
+    again = small_study.write(small_study.study(), tmp_path / "again")
+    assert read_studies(again, two, SETTINGS)[0].fingerprint == found.fingerprint
+    with pytest.raises(InputError, match=r"no study with the series .* \(flair, t2, t1\)"):
+        read_studies(folder, three, SETTINGS)
 
 
 def test_an_error_of_the_command_is_one_line_and_an_exit_code(
