@@ -102,6 +102,8 @@ CORTEX_DISTANCE = _private("CORTEXDIST", "Distance to cortex")
 LINEAGE = _private("LINEAGE", "Tracking UID of earlier lesion that it came from")
 EARLIER_VOLUME = _private("EARLIERVOL", "Volume in earlier study")
 EARLIER_TOTAL_VOLUME = _private("EARLIERTOTVOL", "Total lesion volume in earlier study")
+FOUND_BY = _private("FOUNDBY", "Found by")
+COMPARISON = _private("COMPARISON", "Comparison of the images of two studies")
 
 CHANGE_CODES: Mapping[Change, Code] = {
     "baseline": _private("BASELINE", "Baseline, no prior study compared"),
@@ -158,6 +160,8 @@ PRIVATE_CODES = (
     LINEAGE,
     EARLIER_VOLUME,
     EARLIER_TOTAL_VOLUME,
+    FOUND_BY,
+    COMPARISON,
     *(code for code in CHANGE_CODES.values() if code.scheme_designator == PRIVATE_SCHEME),
     *(code for code in REGION_MODIFIERS.values() if code is not None),
 )

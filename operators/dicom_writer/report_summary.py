@@ -12,6 +12,7 @@ from reportlab.platypus import Flowable, Paragraph, Spacer, Table, TableStyle
 
 from operators.dicom_writer.colours import CHANGE_COLOURS
 from operators.dicom_writer.noise_floor import noise_floor
+from operators.dicom_writer.note_texts import note_text
 from operators.dicom_writer.rendering import BY_IMPORTANCE
 from operators.dicom_writer.report_sheet import BAND, BLUE, WIDTH, Sheet, on_paper, study_day
 from operators.messages import Change, QualityNote
@@ -163,7 +164,10 @@ def serious_notes(sheet: Sheet, limit: int) -> list[Flowable]:
     story: list[Flowable] = []
     for note in notes[:limit]:
         title = sheet.words["severity"][note.severity]
-        story += [sheet.box(note.severity, title, note.message), Spacer(0, 2.5)]
+        story += [
+            sheet.box(note.severity, title, note_text(note.message, sheet.language)),
+            Spacer(0, 2.5),
+        ]
     if len(notes) > limit:
         more = sheet.text["quality_more"].format(count=len(notes) - limit)
         story.append(sheet.paragraph(more, "small"))

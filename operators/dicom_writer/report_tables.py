@@ -9,6 +9,7 @@ from reportlab.lib.units import cm, mm
 from reportlab.platypus import Flowable, KeepTogether, Paragraph, Spacer, Table, TableStyle
 
 from operators.dicom_writer.colours import CHANGE_COLOURS
+from operators.dicom_writer.note_texts import note_text
 from operators.dicom_writer.report_sheet import (
     INK,
     SOFT,
@@ -198,7 +199,7 @@ def closing(sheet: Sheet, limit: int) -> list[Flowable]:
     if not sheet.follow_up.quality:
         story.append(sheet.paragraph(words["quality_none"], "small"))
     for note in notes[:limit]:
-        story.append(sheet.paragraph(cut(f"• {note.message}"), "small"))
+        story.append(sheet.paragraph(cut(f"• {note_text(note.message, sheet.language)}"), "small"))
     if len(notes) > limit:
         more = words["quality_more"].format(count=len(notes) - limit)
         story.append(sheet.paragraph(more, "small"))

@@ -265,6 +265,7 @@ def _lesion(lesion: Lesion) -> dict[str, Any]:
         "volumes_ml": [_number_or_none(volume, _ML) for volume in lesion.volumes_ml],
         "distance_to_ventricle_mm": _number_or_none(lesion.distance_to_ventricle_mm, _MM),
         "distance_to_cortex_mm": _number_or_none(lesion.distance_to_cortex_mm, _MM),
+        "found_by": lesion.found_by,
     }
 
 

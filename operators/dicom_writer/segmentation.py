@@ -23,7 +23,7 @@ from operators.dicom_writer.common import (
     nameless,
     replace_value,
 )
-from operators.messages import Lesion, SelectedSeries
+from operators.messages import FOUND_BY_COMPARISON, Lesion, SelectedSeries
 
 CONTENT_LABEL = "MS_LESIONS"
 EMPTY_LABEL = "No lesion found"
@@ -153,9 +153,10 @@ def _describe(
         description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [
             hd.sr.CodedConcept.from_code(modifier)
         ]
-    description.SegmentDescription = (
-        f"{lesion.change}, {lesion.region.replace('_', ' ')}, {lesion.volume_ml:.3f} ml"
-    )
+    facts = [lesion.change, lesion.region.replace("_", " "), f"{lesion.volume_ml:.3f} ml"]
+    if lesion.found_by == "comparison":
+        facts.append(FOUND_BY_COMPARISON)
+    description.SegmentDescription = ", ".join(facts)
     return description
 
 

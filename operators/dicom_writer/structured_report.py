@@ -254,6 +254,8 @@ def _evaluations(lesion: Lesion) -> list[QualitativeEvaluation]:
     if lesion.change_since_first is not None:
         first = codes.CHANGE_CODES[lesion.change_since_first]
         found.append(QualitativeEvaluation(codes.CHANGE_SINCE_FIRST, first))
+    if lesion.found_by == "comparison":
+        found.append(QualitativeEvaluation(codes.FOUND_BY, codes.COMPARISON))
     return found
 
 
