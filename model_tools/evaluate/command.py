@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from model_tools.evaluate.store import REFERENCE, SECOND_RATER, Store
     from model_tools.evaluate.summary import finite, read_limits, summarise_all, write_cases
 
+    # the progress lines should not drown in what the workers say to each other
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     cases = read_dataset(arguments.dataset)
     limits = read_limits(arguments.limits) if arguments.limits else ()
     output = arguments.output.resolve()

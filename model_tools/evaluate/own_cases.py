@@ -34,17 +34,17 @@ from model_tools.train.backgrounds import (
     describe_case,
     load_backgrounds,
 )
-from model_tools.train.generate import Sources, contrasts, lesion_occupancy
-from model_tools.train.lesions import severity_map
-from model_tools.train.resample import gaussian, sample
+from model_tools.train.generate import Sources
+from model_tools.train.lesions import severity_map, subset
+from model_tools.train.resample import about_centre, gaussian, rotation, sample
 from model_tools.train.trainer import REAL_CASE
 from operators.geometry import resample_to, to_sitk
 
 log = logging.getLogger(__name__)
-LOADS_ML = (1.0, 3.0, 8.0, 20.0, 45.0)
-ADDED_ML = (2.0, 10.0, 30.0)
+LOADS_ML = (1.0, 8.0, 40.0)
+ADDED_ML = (10.0, 30.0)
 """Transplanted into the real case, beside its own lesions (8.2 ml)."""
-CLINIC = ("04_1", "09_2", "12_1", "12_2", "20_2")
+CLINIC = ("04_1", "09_2", "12_2", "20_2")
 COLUMNS = (
     "case",
     "group",
@@ -58,6 +58,12 @@ COLUMNS = (
 _SUB_SLICES = 5
 _THICKNESS = 0.9
 """Of a slice, as a share of the distance between slices."""
+_ATTEMPTS = 20
+_RATIOS = ((1.25, 1.55), (1.3, 2.2), (0.6, 0.95))
+"""Lesion over local white matter in FLAIR, T2 and T1: what case 26 and the raw scans show. Kept
+apart from the training's own tables, so that these may change."""
+_GREY_FLAIR = 1.15
+"""Grey over white matter in a FLAIR whose lesions have these ratios."""
 Matrix = NDArray[np.float64]
 
 
@@ -82,10 +88,43 @@ class Lesions:
         return float((self.occupancy >= 0.5).sum() / 1000)
 
 
+def shapes(
+    sources: Sources,
+    to_atlas: Matrix,
+    shape: tuple[int, ...],
+    load_ml: float,
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """Lesions of one real patient of about a load, brought to a scan by the atlas; (z, y, x).
+
+    Parameters
+    ----------
+    sources
+        Lesion masks on the atlas's grid.
+    to_atlas
+        4×4, the scan's voxels to the atlas's, (z, y, x).
+    shape
+        Of the scan.
+    load_ml
+        Wanted volume.
+    rng
+        Patient, lesions, side, and a jitter of 5 % in size, 2° and 1.5 mm.
+    """
+    names = sorted(sources.masks)
+    loads = np.array([sources.masks[name].sum() / 1000 for name in names])
+    fit = np.exp(-0.5 * (np.log(loads / load_ml) / 1.2) ** 2) + 0.02
+    chosen = subset(sources.masks[names[rng.choice(len(names), p=fit / fit.sum())]], load_ml, rng)
+    if rng.random() < 0.5:
+        chosen = np.flip(chosen, 2).copy()
+    jitter = rotation(rng.normal(0, 0.03, 3)) @ np.diag([*np.exp(rng.normal(0, 0.05, 3)), 1])
+    matrix = about_centre(jitter, chosen.shape, chosen.shape, rng.normal(0, 1.5, 3)) @ to_atlas
+    return sample(torch.from_numpy(chosen)[None].float(), matrix, shape)[0]  # type: ignore[arg-type]
+
+
 def paint(sources: Sources, background: Background, load_ml: float, seed: int) -> Lesions:
     """Real lesion shapes of about a load, with the contrast of real lesions.
 
-    Shapes of random patients are drawn until the volume is within a fifth of what is wanted (at
+    Lesions of random patients are drawn until their volume is within a fifth of what is wanted (at
     most 20 times, then the nearest).
 
     Parameters
@@ -100,29 +139,13 @@ def paint(sources: Sources, background: Background, load_ml: float, seed: int) -
         Decides everything.
     """
     shape = background.brain.shape
-    fluid, brain = torch.from_numpy(background.fluid), torch.from_numpy(background.brain)
-    regions = sample(
-        torch.from_numpy(sources.atlas.regions)[None].float(),
-        background.to_atlas,
-        shape,  # type: ignore[arg-type]
-        nearest=True,
-    )[0]
-    regions = (regions * (fluid < 0.3) * brain).to(torch.uint8).numpy()
-    free = (1 - fluid) * brain
+    free = torch.from_numpy((1 - background.fluid) * background.brain)
     if background.lesions is not None:
         free = free * ~(gaussian(torch.from_numpy(background.lesions)[None], 2.0)[0] > 0.02)
     best: tuple[float, torch.Tensor, np.random.Generator] | None = None
-    for attempt in range(20):
+    for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([seed, attempt])
-        occupancy = free * lesion_occupancy(
-            sources,
-            background.to_atlas,
-            shape,  # type: ignore[arg-type]
-            regions,
-            rng,
-            blobs_only=0.0,
-            load_ml=load_ml,
-        )
+        occupancy = free * shapes(sources, background.to_atlas, shape, load_ml, rng)
         ratio = max(float((occupancy >= 0.5).sum()), 1.0) / (1000 * load_ml)
         if best is None or abs(np.log(ratio)) < best[0]:
             best = float(abs(np.log(ratio))), occupancy, rng
@@ -133,14 +156,17 @@ def paint(sources: Sources, background: Background, load_ml: float, seed: int) -
     severity = severity_map(occupancy, rng)
     normal = (background.brain > 0) & (background.ignore == 0) & (background.fluid == 0)
     flat = background.images[0] / np.maximum(background.white_local[0], 1e-3)
-    table = contrasts(rng, float(np.percentile(flat[normal][::29], 80)), 1.25)
+    table = np.array([rng.uniform(low, high) for low, high in _RATIOS])
+    # no fainter than this scan's grey matter
+    table[0] *= max(1.0, float(np.percentile(flat[normal][::29], 80)) / _GREY_FLAIR)
     soft = gaussian(occupancy[None], float(rng.uniform(0.0, 0.8)))[0]
     change = {}
     for number, role in enumerate(FILES):
         image = torch.from_numpy(background.images[number])
         if not image.any():
             continue
-        ratio_map = table[number, 0] + severity * (table[number, 1] - table[number, 0])
+        # a lesion's own severity moves it by up to half of its contrast
+        ratio_map = 1 + (table[number] - 1) * (0.6 + 0.8 * severity)
         local = torch.from_numpy(background.white_local[number])
         change[role] = np.asarray(
             soft * (local * ratio_map - gaussian(image[None], 1.5)[0]), dtype=np.float32
@@ -190,7 +216,7 @@ def make_scans_of_04(
     """Transplants into the held-out scan, as 2D slices and at 1 mm; rows of the table."""
     volumes, flair_to = read_images(data, HELD_OUT)
     background = load_backgrounds(data, cache, sources.atlas, (HELD_OUT,))[HELD_OUT]
-    own = _turned(background.ignore)
+    own, brain = _turned(background.ignore), _turned(background.brain)
     millimetre = one_millimetre_grid(volumes["flair"], own.shape)
     slices = max(float(s) for s in volumes["flair"].spacing)
     rows = []
@@ -222,6 +248,8 @@ def make_scans_of_04(
                 grid = millimetre
                 truth, hidden = occupancy.array >= 0.5, own > 0
                 row["group"] = "04, 1 mm (interpolated background)"
+                row["aligned"] = "yes"
+                row["brain"] = _write(brain, grid, output / f"{name}_brain.nii.gz", np.uint8)
             row["reference"] = _write(truth, grid, output / f"{name}_reference.nii.gz", np.uint8)
             hidden = hidden & ~truth
             row["ignore"] = _write(hidden, grid, output / f"{name}_ignore.nii.gz", np.uint8)

@@ -82,7 +82,7 @@ def _isotropic_grid(image: sitk.Image) -> sitk.Image:
     return grid
 
 
-def _register_atlas(image: sitk.Image, mask: sitk.Image, atlas: Atlas) -> Matrix:
+def register_atlas(image: sitk.Image, mask: sitk.Image, atlas: Atlas) -> Matrix:
     """Affine registration; 4 x 4 from image index to atlas index, both (z, y, x)."""
     moving = sitk.GetImageFromArray(atlas.t1 * atlas.brain)
     fixed = sitk.Mask(image, mask)
@@ -182,7 +182,7 @@ def prepare(data: Path, name: str, atlas: Atlas) -> Background:
     brain = sitk.GetArrayFromImage(mask) > 0
     anatomy = sitk.GetImageFromArray(images[2] if images[2].any() else images[0])
     anatomy.CopyInformation(grid)
-    to_atlas = _register_atlas(anatomy, mask, atlas)
+    to_atlas = register_atlas(anatomy, mask, atlas)
 
     def warp(array: NDArray[np.float32]) -> NDArray[np.float32]:
         moved = ndimage.affine_transform(

@@ -48,6 +48,9 @@ the other mask covers a tenth of it; recall, precision and F1 count lesions.
 
 {sizes}
 
+By load, resolution and region, against the comparator case by case, and on raw 2D scans:
+`docs/evaluation/segmentation.md`, with the commands.
+
 ## What it cannot be used for
 
 - Diagnosis, treatment decisions, or any use on patients outside research.

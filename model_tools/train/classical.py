@@ -2,7 +2,8 @@
 
 Seeds lie 3.5 robust standard deviations above grey matter inside a white-matter prior and grow to
 1.5, after the idea of Schmidt et al., NeuroImage 59 (2012) 3774-3783, on a slightly smoothed image.
-The numbers are the best of a grid on the real case, so its result there is optimistic.
+The numbers are the best of a grid on the real case, so its result there is optimistic. The priors
+have to be registered to the patient, and the image has to be free of its bias field.
 """
 
 from __future__ import annotations

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import openvino
+import SimpleITK as sitk  # noqa: N813
 import torch
 from scipy import ndimage
 from torch import nn
 
 from model_tools.export import Ensemble, read_result_folder
 from model_tools.train.atlas import load_atlas, load_case
-from model_tools.train.backgrounds import HELD_OUT, Background
-from model_tools.train.classical import lesion_growth
+from model_tools.train.backgrounds import HELD_OUT, Background, register_atlas
+from model_tools.train.classical import lesion_growth, without_bias
 from model_tools.train.generate import crop
 from model_tools.train.network import architecture, build_network
 from model_tools.train.score import Predict, predict_volume, score
@@ -108,34 +109,45 @@ def best_threshold(table: dict[str, dict[str, dict[str, float]]]) -> float:
 
 
 def classical(data: Path, work: Path) -> dict[str, dict[str, float]]:
-    """The comparator on the real and the transplanted validation volumes."""
+    """The comparator on the real and the transplanted validation volumes.
+
+    Its priors are registered to each background, and the bias field is removed, as
+    ``python -m model_tools evaluate -m classical`` does.
+    """
     atlas = load_atlas()
-    _, _, brain = load_case(data)
+    held = Background.load(work / "backgrounds" / f"{HELD_OUT}.npz")
+    to_atlas: dict[str, tuple[Any, ...]] = {
+        "transplanted": (held.to_atlas, held.brain.shape, crop(torch.from_numpy(held.brain)))
+    }
+    images, _, brain = load_case(data)
     hits = np.argwhere(brain > 0)
     box = tuple(slice(max(0, a - 4), b + 5) for a, b in zip(hits.min(0), hits.max(0), strict=True))
-    held = Background.load(work / "backgrounds" / f"{HELD_OUT}.npz")
-    window = crop(torch.from_numpy(held.brain))
-
-    def warp(array: np.ndarray) -> np.ndarray:
-        moved = ndimage.affine_transform(
-            array,
-            held.to_atlas[:3, :3],
-            held.to_atlas[:3, 3],
-            output_shape=held.brain.shape,
-            order=1,
-        )
-        return np.asarray(moved[window], dtype=np.float32)
-
-    priors = {"real": (atlas.white[box], atlas.grey[box])}
-    priors["transplanted"] = (warp(atlas.white), warp(atlas.grey))
+    matrix = register_atlas(
+        sitk.GetImageFromArray(images[0]), sitk.GetImageFromArray(brain.astype(np.uint8)), atlas
+    )
+    to_atlas["real"] = (matrix, brain.shape, box)
     result = {}
     for path in sorted((work / "valid").glob("*.image.npy")):
         name = path.name.split(".")[0]
         kind = name.split("-")[0]
-        if kind in priors:
-            flair = np.load(path, mmap_mode="r")[0].astype(np.float32)
-            found = lesion_growth(flair, *priors[kind]).astype(np.float32)
-            result[name] = score(found, np.load(work / "valid" / f"{name}.label.npy"))
+        if kind not in to_atlas:
+            continue
+        matrix, shape, window = to_atlas[kind]
+        white, grey = (
+            np.asarray(
+                ndimage.affine_transform(
+                    part, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1
+                )[window],
+                dtype=np.float32,
+            )
+            for part in (atlas.white, atlas.grey)
+        )
+        flair = np.load(path, mmap_mode="r")[0].astype(np.float32)
+        inside = flair != 0
+        positive = np.where(inside, flair - flair[inside].min() + 1.0, 0).astype(np.float32)
+        flat = np.where(inside, without_bias(positive, inside), 0).astype(np.float32)
+        found = lesion_growth(flat, white, grey).astype(np.float32)
+        result[name] = score(found, np.load(work / "valid" / f"{name}.label.npy"))
     return result
 
 

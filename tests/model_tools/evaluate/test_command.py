@@ -1,7 +1,8 @@
-"""The whole command on three small cases."""
+"""The whole command on small cases: three with a reference, one of them as DICOM, one without."""
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from dask.distributed import LocalCluster
 
+from demo.wrap import TimePoint, WrappedPatient, wrap_patient
 from model_tools.__main__ import main
 from model_tools.evaluate.runner import workers_for
 from operators.errors import ConfigurationError
@@ -49,18 +52,33 @@ def make_case(folder: Path, seed: int) -> None:
     write(lesions & brain, folder / f"{seed}_mask.nii.gz")
 
 
+def as_dicom(path: Path, role: str, folder: Path) -> str:
+    """A series of whole numbers, as scanners write them; its folder's name."""
+    image = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.Cast(image, sitk.sitkInt16), str(path.with_suffix(".whole.nii")))
+    source = {role: path.with_suffix(".whole.nii")}
+    wrap_patient([TimePoint(source)], WrappedPatient("case1"), folder / f"dicom_{role}")
+    return f"dicom_{role}"
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cases")
-    lines = ["case,flair,t2,t1,reference,second_rater,scanner,aligned"]
+    lines = ["case,flair,t2,t1,reference,second_rater,scanner,aligned,seen_by"]
     for seed in (1, 2, 3):
         make_case(folder, seed)
+        flair, t2 = f"{seed}_flair.nii.gz", f"{seed}_t2.nii.gz"
+        if seed == 2:
+            flair, t2 = (
+                as_dicom(folder / f"2_{role}.nii.gz", role, folder) for role in ("flair", "t2")
+            )
         t1 = "" if seed == 3 else f"{seed}_t1.nii.gz"
         rater = f"{seed}_mask.nii.gz" if seed == 1 else ""
         lines.append(
-            f"c{seed},{seed}_flair.nii.gz,{seed}_t2.nii.gz,{t1},{seed}_mask.nii.gz,{rater},"
-            f"{'A' if seed < 3 else 'B'},yes"
+            f"c{seed},{flair},{t2},{t1},{seed}_mask.nii.gz,{rater},"
+            f"{'A' if seed < 3 else 'B'},yes,{'member' if seed == 3 else ''}"
         )
+    lines.append("c4,1_flair.nii.gz,1_t2.nii.gz,,,,,yes,")
     path = folder / "cases.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -71,7 +89,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     main()
 
 
-def test_evaluation_of_two_models(
+def test_evaluation_of_models_side_by_side(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = tmp_path / "limits.yaml"
@@ -80,33 +98,70 @@ def test_evaluation_of_two_models(
         table,
         *("-m", f"full={MODELS / 'brain_ms_flair_t2_t1'}"),
         *("-m", f"two={MODELS / 'brain_ms_flair_t2'}"),
+        *("-m", f"member={MODELS / 'brain_ms_flair_t2'}#0", "-m", "classical"),
         *("-o", tmp_path / "out", "--limits", limits, "--left-out", "A=two"),
         *("--training-cases", "full=20", "--training-cases", "two=10"),
     ]
     evaluate(monkeypatch, *arguments, "--jobs", 1)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
-    full, two, rater = (summary["models"][name] for name in ("full", "two", "second_rater"))
-    assert (full["cases"], two["cases"], rater["cases"]) == (2, 3, 1)
+    names = ("full", "two", "member", "classical", "second_rater")
+    full, two, member, classical, rater = (summary["models"][name] for name in names)
+    counts = [summary["models"][name]["cases"] for name in names]
+    assert counts == [2, 3, 2, 3, 1]
     assert "It has no t1" in full["failures"]["c3"]
+    assert (member["seen"], member["failures"]) == (["c3"], {})
     assert rater["metrics"]["dice"]["mean"] == 1
     # bright balls in plain white matter: any network that works at all finds most of them
     assert two["metrics"]["dice"]["mean"] > 0.3
     assert two["passed"] is True
+    assert classical["roles"] == ["flair"]
     assert {one["scanner"] for one in summary["left_out"]} == {"A"}
+    assert {(one["first"], one["second"]) for one in summary["without_t1"]} == {
+        ("full", "two"),
+        ("full", "member"),
+    }
+    regions = two["by_region"]
+    assert sum(part["lesions"] for part in regions.values()) == sum(
+        part["lesions"] for part in two["by_size"].values()
+    )
+    alone = two["without_reference"]["c4"]
+    assert alone["lesions"] > 0
+    assert alone["ml"] > 0
+    with (tmp_path / "out/cases.csv").open() as stream:
+        rows = {(row["case"], row["model"]): row for row in csv.DictReader(stream)}
+    assert rows["c4", "two"]["dice"] == ""
+    assert float(rows["c4", "two"]["shown_ml"]) == pytest.approx(alone["ml"], rel=1e-4)
+    assert "recall_periventricular" in rows["c1", "two"]
+    # the DICOM case is as good as the others
+    assert float(rows["c2", "two"]["dice"]) > 0.3
     assert (tmp_path / "out/report.pdf").read_bytes().startswith(b"%PDF")
     page = (tmp_path / "out/report.html").read_text()
     assert "PASS" in page
-    assert page.count("<img") == 4  # volumes, load, scanner, training set
-    assert "two: 3 cases" in capsys.readouterr().out
+    assert page.count("data:image/png") == 4  # volumes, load, scanner, training set
+    assert page.count("data:image/jpeg") == 4  # a picture of each case
+    for title in ("Lesions by region", "Without the T1", "Cases without a reference"):
+        assert f"<h2>{title}</h2>" in page
+    said = capsys.readouterr()
+    assert "two: 3 cases" in said.out
+    assert "1 without a reference" in said.out
+    assert "4/4 c4, two:" in said.err
 
     # a second run does nothing again, whatever the way the work is spread
     answer = tmp_path / "out/answers/two/c1.json"
     before = answer.stat().st_mtime_ns
     (tmp_path / "out/answers/two/c2.json").write_text("{ broken")
-    evaluate(monkeypatch, *arguments, "--jobs", 2, "--memory-gb", 5)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        evaluate(monkeypatch, *arguments, "--scheduler", cluster.scheduler_address)
     assert answer.stat().st_mtime_ns == before
     again = json.loads((tmp_path / "out/summary.json").read_text())
     assert again["models"]["two"]["metrics"] == two["metrics"]
+
+    # zeros for what is missing, only where it is asked for
+    evaluate(monkeypatch, *arguments, "--jobs", 2, "--memory-gb", 5, "--fill-missing")
+    filled = json.loads((tmp_path / "out/summary.json").read_text())["models"]["full"]
+    assert (filled["cases"], filled["failures"]) == (3, {})
+    told = json.loads((tmp_path / "out/answers/full/c3.json").read_text())
+    assert told["remark"] == "t1 replaced by zeros"
 
 
 def test_faulty_arguments(
@@ -115,7 +170,19 @@ def test_faulty_arguments(
     model = MODELS / "brain_ms_flair_t2"
     for arguments, message in (
         ((table, "-m", model, "-m", model, "-o", tmp_path), "same name"),
+        ((table, "-m", f"reference={model}", "-o", tmp_path), "same name"),
+        ((table, "-m", f"../x={model}", "-o", tmp_path), "must be letters"),
+        ((table, "-m", "classical:1,2", "-o", tmp_path), "must not be below"),
+        ((table, "-m", f"{model}#7", "-o", tmp_path), "no member 7"),
         ((table, "-m", model, "-o", tmp_path, "--left-out", "A=x"), "x is no model"),
+        (
+            (table, "-m", f"m={model}", "-o", tmp_path, "--left-out", "Z=m"),
+            "No case has the scanner Z",
+        ),
+        (
+            (table, "-m", f"m={model}", "-o", tmp_path, "--training-cases", "m=many"),
+            "many is no number",
+        ),
         ((table, "-m", tmp_path, "-o", tmp_path), "model.json is missing"),
         ((tmp_path / "x.csv", "-m", model, "-o", tmp_path), "no such file"),
     ):
