@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model_tools.train.card import model_card
-from model_tools.train.classical import lesion_growth
+from model_tools.train.classical import lesion_growth, without_bias
 from model_tools.train.generate import Sources, transplanted
 from model_tools.train.measure import best_threshold, measure
 from model_tools.train.score import score
@@ -65,6 +65,26 @@ def test_lesion_growth_finds_a_bright_lesion_and_no_cortex():
     found = lesion_growth(flair, white, grey.astype(np.float32))
     assert 2 * (found & lesion).sum() / (found.sum() + lesion.sum()) > 0.8
     assert not found[grey > 0].any()
+
+
+def test_a_bias_field_is_taken_out():
+    shape = (56, 64, 60)
+    rng = np.random.default_rng(5)
+    place = np.indices(shape).astype(np.float32)
+    distance = np.sqrt(sum(((place[a] - n / 2) / (0.42 * n)) ** 2 for a, n in enumerate(shape)))
+    brain = distance < 1
+    tissue = np.where(distance < 0.75, 1.0, 1.3) + rng.normal(0, 0.02, shape)
+    field = np.exp(0.35 * (place[1] / shape[1] - 0.5) + 0.2 * (place[2] / shape[2] - 0.5))
+    flair = np.where(brain, 100 * tissue * field, 0).astype(np.float32)
+    found = without_bias(flair, brain)
+    inner = distance < 0.7
+
+    def spread(image: np.ndarray) -> float:
+        return float(image[inner].std() / image[inner].mean())
+
+    assert spread(flair) > 0.05
+    assert spread(found) < 0.5 * spread(flair)
+    assert found[brain].min() > 0
 
 
 @pytest.mark.parametrize("drop", [None, "t1"])
