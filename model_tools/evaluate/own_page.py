@@ -98,13 +98,15 @@ def _against_classical(rows: Mapping[tuple[str, str], Row], models: Sequence[str
     """Where a network does not beat the comparator, in Dice or in F1."""
     lines = []
     for model in models:
-        if model == CLASSICAL:
+        if model.startswith(CLASSICAL):
             continue
         cases = [
             case
             for case in dict.fromkeys(case for case, _ in rows)
             if _found(rows, case, model) and _found(rows, case, CLASSICAL)
         ]
+        if not cases:
+            continue
         for metric, title in (("dice", "Dice"), ("f1", "lesion F1")):
             worse = []
             for case in cases:
@@ -170,7 +172,7 @@ def _by_load(summary: Mapping[str, Any]) -> str:
 def _without_t1(summary: Mapping[str, Any]) -> str:
     table = [["with T1", "without", "metric", "cases", "difference without", "p"]]
     for row in summary["without_t1"]:
-        if row["metric"] in ("dice", "f1"):
+        if row["metric"] in ("dice", "f1") and row["cases"]:
             table.append(
                 [
                     row["first"],

@@ -241,7 +241,9 @@ def summarise_all(
     for name in models:
         own = scored[name]
         entry: dict[str, Any] = {
-            "sha256": next((a["sha256"] for a in own if a["sha256"]), ""),
+            "sha256": next(
+                (a["sha256"] for a in answers if a["model"] == name and a["sha256"]), ""
+            ),
             "cases": len(own),
             "failures": {
                 a["case"]: a["failure"]

@@ -150,7 +150,9 @@ def test_evaluation_of_models_side_by_side(
     answer = tmp_path / "out/answers/two/c1.json"
     before = answer.stat().st_mtime_ns
     (tmp_path / "out/answers/two/c2.json").write_text("{ broken")
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
         evaluate(monkeypatch, *arguments, "--scheduler", cluster.scheduler_address)
     assert answer.stat().st_mtime_ns == before
     again = json.loads((tmp_path / "out/summary.json").read_text())
