@@ -122,13 +122,6 @@ def test_tiles_give_the_value_of_a_pointwise_network():
 def test_smoke_training_gives_a_package(open_ms: Path, tmp_path: Path):
     recipe = Recipe.smoke(3)
     assert train_trunk(open_ms, tmp_path, recipe, None, 3)
-    # the same seed and steps give the same network, through the command's own generator process
-    assert train_trunk(open_ms, tmp_path / "again", recipe, None, 3)
-    one, two = (
-        torch.load(folder / "trunk.pth", weights_only=True)["network"]
-        for folder in (tmp_path, tmp_path / "again")
-    )
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
     folder = train_forks(open_ms, tmp_path, 2, 1)
     assert folder is not None
     target = tmp_path / "brain_tiny"
