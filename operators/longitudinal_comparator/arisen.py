@@ -32,8 +32,8 @@ _TOUCHING = 0.2
 _MISSED = 0.5
 """An outline that holds half of a region is the better one: the region is as blurred as the
 images."""
-_T1_CHANGE = 0.05
-"""A smaller increase on T1, as a share of the surroundings, is none."""
+_T2_CHANGE, _T1_CHANGE = 0.03, 0.05
+"""A smaller increase on T2 or T1, as a share of the surroundings, is none."""
 
 
 def agrees(region: Increase, images: Images, later: AlignedStudy, earlier: AlignedStudy) -> bool:
@@ -51,7 +51,7 @@ def agrees(region: Increase, images: Images, later: AlignedStudy, earlier: Align
     later, earlier
         The studies.
     """
-    for role, least, sign in (("t2", 0.0, 1), ("t1", -_T1_CHANGE, -1)):
+    for role, least, sign in (("t2", _T2_CHANGE, 1), ("t1", -_T1_CHANGE, -1)):
         if not all(_has(study, role) for study in (later, earlier)):
             continue
         space = images.difference.space
