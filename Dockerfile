@@ -8,7 +8,7 @@ ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2
 FROM scratch AS inputs
 # The wheels are there where .cache/image/wheels was filled (container/image_test.sh does).
 COPY requirements*.lock requirements*.txt constraints.txt container/requirements-bill.lock \
-    .cache/image/wheel[s]/*.whl /
+    .cache/image/wheel[s]/* /
 
 # --- Python packages, installed by hash; nothing of this stage but the venv is kept ---
 FROM ${BASE} AS packages

@@ -2,7 +2,8 @@
 # Builds the image from a base made on this machine, and tests it: make image-test
 # Starts a container engine where none is reachable (root, Debian's docker.io) and removes all it
 # made at the end. Variables: BASE (an image that is there, instead of making one), KEEP_WHEELS=1,
-# SCRATCH (where the engine's data go; about 8 GB).
+# SCRATCH (where the engine's data go; about 8 GB), ACCELERATOR=cuda13 (the GPU's image; without
+# TensorRT itself, whose libraries lie elsewhere; about 20 GB), NO_MAP_PACKAGE=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . container/engine.sh
@@ -44,6 +45,12 @@ rm -rf "$wheels"
 mkdir -p "$wheels"
 "$python" -m pip download -qq --no-deps --require-hashes --only-binary :all: -d "$wheels" \
   -r requirements.lock -r container/requirements-bill.lock
+if [ "${ACCELERATOR:-cpu}" = cuda13 ]; then
+  export TENSORRT=no
+  # One package of this lock is published as source, which is built in the image.
+  "$python" -m pip download -qq --no-deps --require-hashes -d "$wheels" -r requirements-gpu.lock
+  "$python" -m pip download -qq --no-deps --only-binary :all: -d "$wheels" setuptools wheel
+fi
 if [ -n "${base_pid:-}" ]; then
   step "base image"
   wait "$base_pid" || { cat "$scratch/base.log" >&2; exit 1; }
