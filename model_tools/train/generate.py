@@ -103,9 +103,9 @@ def lesion_occupancy(
         # A sharper edge than linear interpolation leaves: occupancy, not smoothing.
         result = ((result - 0.5) * 1.6 + 0.5).clamp(0, 1)
         if rng.random() < 0.4:
-            add_blobs(result, regions, int(rng.integers(2, 12)), (30, 400), rng)
+            add_blobs(result, regions, int(rng.integers(2, 12)), (15, 400), rng)
     else:
-        add_blobs(result, regions, int(rng.integers(3, 26)), (30, 400), rng)
+        add_blobs(result, regions, int(rng.integers(3, 26)), (15, 400), rng)
         if rng.random() < 0.6:
             add_blobs(result, regions, int(rng.integers(1, 7)), (300, 2500), rng)
     return result
@@ -122,12 +122,12 @@ def contrasts(rng: np.random.Generator, grey_flair: float, grey_t2: float) -> ND
     grey_flair, grey_t2
         Grey over white matter intensity.
     """
-    flair = 1.22 + rng.uniform(0, 0.15) + max(0.0, grey_flair - 1.08) * rng.uniform(0.6, 1.2)
-    t2 = 1.2 + rng.uniform(0, 0.2) + max(0.0, grey_t2 - 1.25) * rng.uniform(0.4, 1.0)
+    flair = 1.12 + rng.uniform(0, 0.18) + max(0.0, grey_flair - 1.08) * rng.uniform(0.4, 1.1)
+    t2 = 1.15 + rng.uniform(0, 0.2) + max(0.0, grey_t2 - 1.25) * rng.uniform(0.4, 1.0)
     t1 = 1.0 + rng.uniform(-0.06, 0.04)
     return np.array(
         [
-            [flair, flair + rng.uniform(0.25, 0.6)],
+            [flair, flair + rng.uniform(0.2, 0.55)],
             [t2, t2 + rng.uniform(0.4, 1.1)],
             [t1, t1 - rng.uniform(0.1, 0.45)],
         ]
