@@ -29,6 +29,7 @@ _STEP_MM = 1.0
 """A voxel's share in a region is taken from points at most this far apart."""
 _TOUCHING = 0.2
 """A lesion's growth lies along it: less of a region near the lesion, and it is another one."""
+_LARGELY = 0.5
 _MISSED = 0.5
 """An outline that holds half of a region is the better one: the region is as blurred as the
 images."""
@@ -227,15 +228,17 @@ def add_to(
     if not len(indices):
         return
     touched = _touched(indices, labels)
+    points = transform_points(np.asarray(probability.affine, dtype=float), indices.astype(float))
     if touched is None:
-        objects.append(measure(indices, probability))
+        # what lies in a lesion of the other study is no new one: that one is looked for as a whole
+        if known is None or not known.near(points, _LARGELY):
+            objects.append(measure(indices, probability))
         return
     voxel_mm3 = float(np.prod(probability.spacing))
     free = indices[labels[tuple(indices.T)] == 0]
     if known is None:
         return
     beside = objects[touched]
-    points = transform_points(np.asarray(probability.affine, dtype=float), indices.astype(float))
     before = known.near(beside.points)
     if before and not known.near(points, _TOUCHING):
         apart = _apart(beside, points, before, known)

@@ -22,8 +22,10 @@ from operators.longitudinal_comparator.identity import (
 )
 from operators.messages import FOUND_BY_COMPARISON, InstanceRef
 from tests.operators.longitudinal_comparator.scenes import (
+    CURRENT_GRID,
     MOTION,
     PRIOR_GRID,
+    flair_of,
     follow,
     prior_alone,
     probability,
@@ -218,3 +220,22 @@ def test_a_segmentation_that_says_no_lesion_gives_no_identities_and_no_warning(
     assert tracked.identities == ()
     assert notes == ()
     assert identities_from(tracked, ()) == []
+
+
+def test_a_lesion_that_an_earlier_comparison_found_is_followed_by_its_segmentation(
+    tmp_path: Path,
+) -> None:
+    """The network finds A in neither study; only the prior's own result knows of it."""
+    names = [("1.2.999.2", "Lesion 5"), ("1.2.999.3", "Lesion 6")]
+    seg = _write_seg(tmp_path / "seg.dcm", [_mask(A), _mask(B)], [*names], compared=[0])
+    shown_now = flair_of(probability(CURRENT_GRID, [A, B]))
+    shown_before = flair_of(probability(PRIOR_GRID, [A, B], MOTION))
+    result = follow(
+        [B], [B], prior_segmentations=(seg,), flair_now=shown_now, flair_before=shown_before
+    )
+    lesion = next(one for one in result.lesions if one.tracking_uid == "1.2.999.2")
+    assert (lesion.tracking_id, lesion.change) == ("Lesion 5", "stable")
+    assert lesion.found_by == "comparison"
+    assert lesion.volume_ml == pytest.approx(_mask(A).sum() * 1.0 * 1.3 * 2.2 / 1000, rel=0.25)
+    (other,) = [one for one in result.lesions if one is not lesion]
+    assert (other.tracking_uid, other.found_by) == ("1.2.999.3", "network")
