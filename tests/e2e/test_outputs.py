@@ -185,6 +185,21 @@ def test_a_rerun_replaces_the_whole_and_a_prior_seg_keeps_the_identities(
         assert second.results[key] == first.results[key], key
 
 
+def test_two_runs_give_the_same_results_file_apart_from_timing(
+    synthetic_run: Callable[[str], Run], tmp_path: Path
+) -> None:
+    first = synthetic_run("siemens")
+    again = run_app(first.source, tmp_path / "out")
+    assert again.code == 0, again.log
+
+    def without_timing(run: Run) -> bytes:
+        content = (run.out / "results.json").read_bytes()
+        head, timing = content.split(b'"timing_s": {')
+        return head + timing[timing.index(b"}") :]
+
+    assert without_timing(again) == without_timing(first)
+
+
 def test_pixelmed_finds_no_error_in_the_report(
     synthetic_run: Callable[[str], Run], need_tool: Callable[[str], str]
 ) -> None:
