@@ -30,6 +30,7 @@ def lesion(number: int | None, now: float, before: float | None, change: str) ->
         "region": "deep_white_matter",
         "change": change,
         "confidence": 0.9,
+        "found_by": "network",
         "change_confidence": None if before is None else 0.95,
         "volume_interval_ml": [0.9 * now, 1.1 * now],
         "prior_volume_interval_ml": None if before is None else [0.9 * before, 1.1 * before],
