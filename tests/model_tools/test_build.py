@@ -233,7 +233,7 @@ def test_imported_networks_can_be_built_with_their_mirrors(
     model = ensemble_graph(export_member(network(), 2, patch), folds, averaging, mirror_axes)
     file = tmp_path / NETWORK_FILE
     onnx.save(model, file)
-    source = NetworkSource("p", "p 1", file, "0" * 64, NetworkShape(2, 3, patch))
+    source = NetworkSource("p", "p 1", file, "0" * 64, NetworkShape(2, 3, patch), (file,))
     precisions: tuple[GpuPrecision, ...] = ("fp32", "bf16", "fp16")
     prepared = {precision: prepare_network(file, precision) for precision in precisions}
     for content in prepared.values():
