@@ -29,15 +29,7 @@ import numpy as np
 
 from bench.process import run_measured
 from demo.open_ms import folder_from_environment
-from operators.messages import (
-    AlignedStudy,
-    Registration,
-    SelectedSeries,
-    SelectedStudy,
-    Series,
-    SeriesAttributes,
-    Study,
-)
+from operators.messages import AlignedStudy
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results.json"
@@ -141,34 +133,17 @@ def run_package(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def aligned_study(image: np.ndarray, mask: np.ndarray) -> AlignedStudy:
     """The brain as the application's stages before the segmentation hand it over."""
+    from model_tools.quantise.studies import aligned_as_given
 
     def volume(values: np.ndarray) -> hd.Volume:
         return hd.Volume(
             np.ascontiguousarray(values.transpose(2, 1, 0)),
             affine=np.eye(4),
             coordinate_system="PATIENT",
-            frame_of_reference_uid="1.2.3",
         )
 
-    selected = {}
-    for number, (role, values) in enumerate(zip(ROLES, image, strict=True), start=1):
-        series = Series(
-            series_uid=f"1.2.{number}",
-            stack="",
-            study_uid="1.2",
-            frame_of_reference_uid="1.2.3",
-            attributes=SeriesAttributes(modality="MR", series_number=number),
-            instances=(),
-            frame_numbers=None,
-        )
-        selected[role] = SelectedSeries(role, "bench", series, volume(values), ())
-    study = Study("1.2", "bench", None, None, tuple(s.series for s in selected.values()))
-    same = Registration(np.eye(4), 0.0, 0.0, 1.2, True)
-    return AlignedStudy(
-        selected=SelectedStudy(study, selected, (), 0),
-        to_flair=dict.fromkeys(ROLES[1:], same),
-        brain_mask=volume(mask),
-        template_to_flair=np.eye(4),
+    return aligned_as_given(
+        {role: volume(values) for role, values in zip(ROLES, image, strict=True)}, volume(mask)
     )
 
 

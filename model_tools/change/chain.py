@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 
+from model_tools.engines import PaddedEngine
 from operators.lesion_segmentation.engine import Engine, open_engine
 from operators.lesion_segmentation.model_description import Network
 from operators.lesion_segmentation.model_package import ModelPackage, find_packages
@@ -128,26 +129,6 @@ def pair(current: AlignedStudy, prior: AlignedStudy, registration: Registration)
     return AlignedStudies(selected, current, prior, registration)
 
 
-class _Padded:
-    """A network fed with zeros for the sequences that a study lacks, as it was in training."""
-
-    def __init__(self, engine: Engine, position: Sequence[int], channels: int) -> None:
-        self._engine, self._position, self._channels = engine, list(position), channels
-
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    @property
-    def precision(self) -> str:
-        return self._engine.precision
-
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        full = np.zeros((len(batch), self._channels, *batch.shape[2:]), np.float32)
-        full[:, self._position] = batch
-        return self._engine.run(full)
-
-
 class Segmenter:
     """The shipped packages, each loaded once.
 
@@ -194,7 +175,7 @@ class Segmenter:
         position = [full.roles.index(role) for role in part.roles]
 
         def engine_of(_: ModelPackage, network: Network) -> Engine:
-            return _Padded(self._engine_of(full, network), position, len(full.roles))
+            return PaddedEngine(self._engine_of(full, network), position, len(full.roles))
 
         return engine_of
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from model_tools.engines import PaddedEngine
 from model_tools.evaluate.examination import Examination
 from model_tools.evaluate.members import extract_member
 from model_tools.train.atlas import load_atlas
@@ -119,26 +119,6 @@ def read_candidate(text: str, members: Path) -> Candidate:
     return Candidate(name, folder)
 
 
-class _Padded:
-    """A network fed with zeros for the sequences that a case lacks."""
-
-    def __init__(self, engine: Engine, position: Sequence[int], channels: int) -> None:
-        self._engine, self._position, self._channels = engine, list(position), channels
-
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    @property
-    def precision(self) -> str:
-        return self._engine.precision
-
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        full = np.zeros((len(batch), self._channels, *batch.shape[2:]), np.float32)
-        full[:, self._position] = batch
-        return self._engine.run(full)
-
-
 @lru_cache(maxsize=6)
 def _engine(folder: Path, sha256: str, network: Network, threads: int) -> Engine:
     """An engine, kept for the next case of this process; ``sha256`` so that a new one is seen."""
@@ -199,7 +179,7 @@ def outline(
 
     def engine_of(_: ModelPackage, network: Network) -> Engine:
         engine = _engine(package.folder, package.sha256, network, threads)
-        return _Padded(engine, position, len(package.roles)) if missing else engine
+        return PaddedEngine(engine, position, len(package.roles)) if missing else engine
 
     part = ModelPackage(package.folder, described, package.sha256)
     found, _ = segment_study(examination.study, part, engine_of, settings)

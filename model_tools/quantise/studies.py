@@ -187,10 +187,20 @@ def _from_channels(
             "Its images are not 0 outside the brain, and the package was trained on such.",
             "Give skull-stripped images, or DICOM, whose brain the application finds itself.",
         )
-    return _aligned(volumes, reference.with_array(brain))
+    return aligned_as_given(volumes, reference.with_array(brain))
 
 
-def _aligned(volumes: Mapping[str, hd.Volume], brain: hd.Volume) -> AlignedStudy:
+def aligned_as_given(volumes: Mapping[str, hd.Volume], brain: hd.Volume) -> AlignedStudy:
+    """Images that lie on one grid already, as the registration hands a study on.
+
+    Parameters
+    ----------
+    volumes
+        By role, on one grid.
+    brain
+        bool, on that grid.
+    """
+
     def placed(volume: hd.Volume) -> hd.Volume:
         return hd.Volume(
             volume.array,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model_tools.engines import WrappedEngine
 from model_tools.quantise.studies import TrialStudy
 from operators.errors import ConfigurationError
 from operators.lesion_segmentation.engine import Engine
@@ -43,7 +44,7 @@ def processor_seconds(engine: Engine, tile: np.ndarray) -> float:
     return time.process_time() - begun
 
 
-class Recorder:
+class Recorder(WrappedEngine):
     """An engine that keeps some of the tiles that it is given, each with the same chance.
 
     Parameters
@@ -55,20 +56,11 @@ class Recorder:
     """
 
     def __init__(self, engine: Engine, count: int) -> None:
-        self._engine, self._count = engine, count
+        super().__init__(engine)
+        self._count = count
         self._random = np.random.default_rng(_SEED)
         self._seen = 0
         self.tiles: list[np.ndarray] = []
-
-    @property
-    def name(self) -> str:
-        """The engine's."""
-        return self._engine.name
-
-    @property
-    def precision(self) -> str:
-        """The engine's."""
-        return self._engine.precision
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Answer, and perhaps keep; see ``Engine.run``."""
@@ -78,7 +70,7 @@ class Recorder:
                 self.tiles.append(np.array(patch[None], dtype=np.float32))
             elif (place := int(self._random.integers(self._seen))) < self._count:
                 self.tiles[place] = np.array(patch[None], dtype=np.float32)
-        return self._engine.run(batch)
+        return super().run(batch)
 
 
 def open_engines(
