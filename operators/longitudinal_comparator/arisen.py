@@ -24,7 +24,6 @@ from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.size import LeastSize
 from operators.messages import AlignedStudy
 
-_RING_MM = (2.0, 6.0)
 _STEP_MM = 1.0
 """A voxel's share in a region is taken from points at most this far apart."""
 _TOUCHING = 0.2
@@ -56,7 +55,7 @@ def agrees(region: Increase, images: Images, later: AlignedStudy, earlier: Align
         if not all(_has(study, role) for study in (later, earlier)):
             continue
         space = images.difference.space
-        ring = _ring(region.voxels, images)
+        ring = images.around(region.voxels).ring_voxels
         affine = np.asarray(space.grid.affine, dtype=float)
         now, before = (
             _contrast(study, role, to_study, affine, region.voxels, ring)
@@ -71,21 +70,6 @@ def agrees(region: Increase, images: Images, later: AlignedStudy, earlier: Align
 def _has(study: AlignedStudy, role: str) -> bool:
     series: Mapping[str, object] = study.selected.series
     return role in series and role in study.to_flair and study.to_flair[role].accepted
-
-
-def _ring(voxels: np.ndarray, images: Images) -> np.ndarray:
-    """int (n, 3): lesion-free brain around a region, on the common grid."""
-    d = images.difference
-    mm = d.space.spacing_mm
-    reach = int(np.ceil(_RING_MM[1] / mm)) + 1
-    low = np.maximum(voxels.min(axis=0) - reach, 0)
-    high = np.minimum(voxels.max(axis=0) + reach + 1, d.seen.shape)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    outside = np.ones(high - low, dtype=bool)
-    outside[tuple((voxels - low).T)] = False
-    distance = ndimage.distance_transform_edt(outside, mm)
-    ring = d.seen[box] & ~d.lesions[box] & (distance > _RING_MM[0]) & (distance <= _RING_MM[1])
-    return np.asarray(np.argwhere(ring) + low)
 
 
 def _contrast(

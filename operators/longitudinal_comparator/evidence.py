@@ -74,6 +74,33 @@ class LesionGain:
     scatter: float = 0.1
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What lies around a region, in a box of the common grid.
+
+    Attributes
+    ----------
+    box
+        The box.
+    distance_mm
+        float64, the box's shape: distance to the region, 0 inside it.
+    free
+        bool: brain outside every lesion.
+    ring
+        bool: the part of it that the region is compared with.
+    """
+
+    box: tuple[slice, ...]
+    distance_mm: np.ndarray
+    free: np.ndarray
+    ring: np.ndarray
+
+    @property
+    def ring_voxels(self) -> np.ndarray:
+        """int (n, 3): the ring on the common grid."""
+        return np.asarray(np.argwhere(self.ring) + [part.start for part in self.box])
+
+
 class Images:
     """Answers questions about regions of a pair of images."""
 
@@ -100,6 +127,21 @@ class Images:
         voxels = np.unique(np.rint(np.concatenate(regions)).astype(int), axis=0)
         return voxels[((voxels >= 0) & (voxels < shape)).all(axis=1)]
 
+    def around(self, voxels: np.ndarray) -> Surroundings:
+        """What lies around a region given by voxels (n, 3) of the common grid."""
+        d = self.difference
+        mm = d.space.spacing_mm
+        reach = int(np.ceil(_RING_MM[1] / mm)) + 1
+        low = np.maximum(voxels.min(axis=0) - reach, 0)
+        high = np.minimum(voxels.max(axis=0) + reach + 1, d.seen.shape)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        outside = np.ones(high - low, dtype=bool)
+        outside[tuple((voxels - low).T)] = False
+        distance = ndimage.distance_transform_edt(outside, mm)
+        free = d.seen[box] & ~d.lesions[box]
+        ring = free & (distance > _RING_MM[0]) & (distance <= _RING_MM[1])
+        return Surroundings(box, distance, free, ring)
+
     def signal(self, *regions: np.ndarray, wide: bool) -> Evidence | None:
         """The signal of a region in both images.
 
@@ -121,20 +163,13 @@ class Images:
             return None
         d = self.difference
         mm = d.space.spacing_mm
-        reach = int(np.ceil(_RING_MM[1] / mm)) + 1
-        low = np.maximum(voxels.min(axis=0) - reach, 0)
-        high = np.minimum(voxels.max(axis=0) + reach + 1, d.seen.shape)
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        outside = np.ones(high - low, dtype=bool)
-        outside[tuple((voxels - low).T)] = False
-        distance = ndimage.distance_transform_edt(outside, mm)
-        free = d.seen[box] & ~d.lesions[box]
-        ring = free & (distance > _RING_MM[0]) & (distance <= _RING_MM[1])
+        around = self.around(voxels)
+        box, ring = around.box, around.ring
         if ring.sum() < _LEAST_RING:
             return None
-        core = ~outside & d.seen[box]
+        core = (around.distance_mm == 0) & d.seen[box]
         if wide:
-            core |= free & (distance <= _CORE_MM)
+            core |= around.free & (around.distance_mm <= _CORE_MM)
         now, before = (
             float(image[box][core].mean(dtype=np.float64) - np.median(image[box][ring]))
             for image in (d.current, d.prior)

@@ -61,24 +61,42 @@ class Increase:
     suspicion: float
 
 
-def find_increases(
+def find_changes(
     images: Images, settings: LongitudinalComparatorSettings, least: LeastSize
-) -> list[Increase]:
-    """Every region whose increase cannot be chance, the strongest first.
+) -> tuple[list[Increase], list[Increase]]:
+    """Every region whose change cannot be chance: what is brighter now, and what is darker.
 
     Parameters
     ----------
     images
-        The pair; with its images exchanged, the regions are those that have become darker.
+        The pair.
     settings, least
         Limits.
+
+    Returns
+    -------
+    tuple of list of Increase
+        The strongest first. Those that have become darker are an increase from the current to the
+        prior image: their signal ``now`` is that in the prior one.
     """
     d = images.difference
-    mm = d.space.spacing_mm
-    z = _significance(d)
-    increase = ndimage.gaussian_filter(
-        np.where(d.seen, d.current - d.prior, 0), _SMOOTH_MM / mm, truncate=3
+    change = np.where(d.seen, d.current - d.prior, 0).astype(np.float32)
+    most, least_z = _significance(change, d)
+    increase = ndimage.gaussian_filter(change, _SMOOTH_MM / d.space.spacing_mm, truncate=3)
+    return (
+        _regions(most, increase, images, settings, least),
+        _regions(-least_z, -increase, images.exchanged, settings, least),
     )
+
+
+def _regions(
+    z: np.ndarray,
+    increase: np.ndarray,
+    images: Images,
+    settings: LongitudinalComparatorSettings,
+    least: LeastSize,
+) -> list[Increase]:
+    """The regions of one direction, from the increase and its significance (i, j, k)."""
     low = min(settings.comparison_evidence, settings.suspected_evidence)
     labels, _ = ndimage.label(z >= low, CONNECTIVITY)
     regions = []
@@ -92,12 +110,13 @@ def find_increases(
     return sorted(regions, key=lambda one: (-one.peak, one.voxels[0].tolist()))
 
 
-def _significance(d: Difference) -> np.ndarray:
-    """float32: the increase in standard deviations of its noise, the largest over the scales."""
+def _significance(change: np.ndarray, d: Difference) -> tuple[np.ndarray, np.ndarray]:
+    """float32: the change in standard deviations of its noise, the most and the least of the
+    scales."""
     mm = d.space.spacing_mm
-    change = np.where(d.seen, d.current - d.prior, 0).astype(np.float32)
     weight = d.seen.astype(np.float32)
-    best = np.full(change.shape, -np.inf, dtype=np.float32)
+    most = np.full(change.shape, -np.inf, dtype=np.float32)
+    least = np.full(change.shape, np.inf, dtype=np.float32)
     for scale_mm in _SCALES_MM:
         sigma = scale_mm / mm
         total, share, edge = (
@@ -106,8 +125,10 @@ def _significance(d: Difference) -> np.ndarray:
         )
         use = share > 0.5
         noise = d.noise.of_blur(scale_mm, edge[use])
-        best[use] = np.maximum(best[use], total[use] / share[use] / noise)
-    return best
+        z = (total[use] / share[use] / noise).astype(np.float32)
+        most[use] = np.maximum(most[use], z)
+        least[use] = np.minimum(least[use], z)
+    return most, least
 
 
 def _cores(own: np.ndarray, increase: np.ndarray) -> list[np.ndarray]:

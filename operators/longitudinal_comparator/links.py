@@ -13,6 +13,9 @@ from operators.longitudinal_comparator.lesions import LesionObject
 from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 
+KnownLinks = dict[tuple[LesionObject, LesionObject], float | None]
+"""For a current and a prior lesion, ``Link.near_ml``, or None if they are two."""
+
 
 class Shape:
     """A lesion's voxels as boxes in space, for distances to them."""
@@ -66,6 +69,7 @@ def find_links(
     prior_affine: np.ndarray,
     prior_to_current: np.ndarray,
     settings: LongitudinalComparatorSettings,
+    known: KnownLinks | None = None,
 ) -> list[Link]:
     """Every pair of lesions that are one.
 
@@ -82,30 +86,50 @@ def find_links(
         4×4: points of the current study to points of the prior one.
     settings
         Limits.
+    known
+        What earlier calls have found for pairs of the same lesions, all else being equal; what
+        this one finds is added.
     """
-    tolerance = settings.tolerance_mm
+    if not current:
+        return []
+    known = {} if known is None else known
     current_shapes = [Shape(lesion, current_affine) for lesion in current]
-    prior_shapes = [Shape(lesion, prior_affine) for lesion in prior]
+    lows = np.stack([shape.low for shape in current_shapes])
+    highs = np.stack([shape.high for shape in current_shapes])
     back = np.linalg.inv(prior_to_current)
-    moved_prior = [transform_points(back, lesion.points) for lesion in prior]
+    # the boxes are cut with the prior's voxel centres, so half its voxel is added
+    reach = settings.tolerance_mm + float(np.abs(np.asarray(prior_affine)[:3, :3]).sum())
     links = []
-    for p, points in enumerate(moved_prior):
-        # the boxes are cut with the prior's voxel centres, so half its voxel is added
-        reach = tolerance + float(np.abs(np.asarray(prior_affine)[:3, :3]).sum())
+    for p, lesion in enumerate(prior):
+        points = transform_points(back, lesion.points)
         low, high = points.min(axis=0) - reach, points.max(axis=0) + reach
-        for c, shape in enumerate(current_shapes):
-            if (shape.high < low).any() or (shape.low > high).any():
-                continue
-            of_prior = shape.distance(points, tolerance)
-            of_current = prior_shapes[p].distance(
-                transform_points(prior_to_current, current[c].points), tolerance
-            )
-            inside = max((of_prior == 0).mean(), (of_current == 0).mean())
-            near = max(np.isfinite(of_prior).mean(), np.isfinite(of_current).mean())
-            if inside >= settings.minimum_overlap or near >= settings.minimum_near:
-                near_ml = float(np.isfinite(of_prior).mean() * prior[p].volume_ml)
+        shape = Shape(lesion, prior_affine)
+        for c in np.flatnonzero(((highs >= low) & (lows <= high)).all(axis=1)).tolist():
+            pair = current[c], lesion
+            if pair not in known:
+                moved = transform_points(prior_to_current, current[c].points)
+                known[pair] = _near_ml(current_shapes[c], points, shape, moved, settings)
+            near_ml = known[pair]
+            if near_ml is not None:
                 links.append(Link(c, p, near_ml))
     return links
+
+
+def _near_ml(
+    current: Shape,
+    moved_prior: np.ndarray,
+    prior: Shape,
+    moved_current: np.ndarray,
+    settings: LongitudinalComparatorSettings,
+) -> float | None:
+    """How much of the prior lesion lies in the current one or near it; None if they are two."""
+    of_prior = current.distance(moved_prior, settings.tolerance_mm)
+    of_current = prior.distance(moved_current, settings.tolerance_mm)
+    inside = max((of_prior == 0).mean(), (of_current == 0).mean())
+    near = max(np.isfinite(of_prior).mean(), np.isfinite(of_current).mean())
+    if inside < settings.minimum_overlap and near < settings.minimum_near:
+        return None
+    return float(np.isfinite(of_prior).mean() * prior.lesion.volume_ml)
 
 
 def nearest_of(

@@ -75,14 +75,15 @@ def find_anatomy(study: AlignedStudy, lesions: hd.Volume, atlas: Atlas) -> Patie
     template = np.asarray(study.template_to_flair, dtype=float)
     labels = resample_to(atlas.labels, grid, template, nearest=True)
     tissues = _tissues(study, grid, brain, lesions, atlas, template)
-    to_atlas = _distance(grid.with_array(labels.array == Label.LATERAL_VENTRICLE))
+    atlas_ventricles = labels.array == Label.LATERAL_VENTRICLE
     x, y, z = _template_coordinates(grid, template)
 
     fluid = tissues[FLUID] > 0.5
-    near = (to_atlas.array <= _VENTRICLE_REACH_MM) | (labels.array == Label.TEMPORAL_HORN)
+    near = _within(grid.with_array(atlas_ventricles), _VENTRICLE_REACH_MM)
+    near |= labels.array == Label.TEMPORAL_HORN
     third = (np.abs(x) < _THIRD_VENTRICLE[0]) & (z < _THIRD_VENTRICLE[1])
     clear = ~third & (labels.array != Label.INFRATENTORIAL) & (labels.array != Label.CORTEX)
-    ventricles = _parts_with(fluid & near & clear, labels.array == Label.LATERAL_VENTRICLE)
+    ventricles = _parts_with(fluid & near & clear, atlas_ventricles)
 
     (left, right), (front, back), (low, high) = _DEEP_BOX
     deep = (x > left) & (x < right) & (y > front) & (y < back) & (z > low) & (z < high)
@@ -95,7 +96,7 @@ def find_anatomy(study: AlignedStudy, lesions: hd.Volume, atlas: Atlas) -> Patie
         labels=labels,
         ventricles=grid.with_array(ventricles) if own_ventricles else None,
         cortex=grid.with_array(cortex) if own_cortex else None,
-        ventricle_mm=_distance(grid.with_array(ventricles)) if own_ventricles else to_atlas,
+        ventricle_mm=_distance(grid.with_array(ventricles if own_ventricles else atlas_ventricles)),
         cortex_mm=_distance(
             grid.with_array(cortex if own_cortex else labels.array == Label.CORTEX)
         ),
@@ -199,6 +200,17 @@ def _large_parts(mask: np.ndarray) -> np.ndarray:
 
 def _plausible(mask: np.ndarray, range_ml: tuple[float, float]) -> bool:
     return bool(range_ml[0] <= mask.sum() * STEP_MM**3 / 1000.0 <= range_ml[1])
+
+
+def _within(mask: hd.Volume, reach_mm: float) -> np.ndarray:
+    """bool (i, j, k): voxels at most this far from the nearest one in the mask."""
+    near = np.zeros(mask.spatial_shape, dtype=bool)
+    if mask.array.any():
+        (box,) = ndimage.find_objects(mask.array.astype(np.uint8))
+        margin = int(np.ceil(reach_mm / STEP_MM)) + 1
+        box = tuple(slice(max(0, part.start - margin), part.stop + margin) for part in box)
+        near[box] = _distance(mask[box]).array <= reach_mm
+    return near
 
 
 def _distance(mask: hd.Volume) -> hd.Volume:

@@ -18,9 +18,15 @@ from operators.longitudinal_comparator.changes import (
 )
 from operators.longitudinal_comparator.counterpart import outline_in
 from operators.longitudinal_comparator.evidence import Evidence, Images, lesion_gain
-from operators.longitudinal_comparator.increase import find_increases
+from operators.longitudinal_comparator.increase import find_changes
 from operators.longitudinal_comparator.lesions import LesionObject, in_order, measure
-from operators.longitudinal_comparator.links import Link, Shape, find_links, nearest_of
+from operators.longitudinal_comparator.links import (
+    KnownLinks,
+    Link,
+    Shape,
+    find_links,
+    nearest_of,
+)
 from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.longitudinal_comparator.size import LeastSize
@@ -182,6 +188,7 @@ class StepComparison:
         self._unproven: set[LesionObject] = set()
         self._bridges: dict[LesionObject, float] = {}
         self._parted: dict[int, float] = {}
+        self._known: KnownLinks = {}
 
     def prepare(self) -> None:
         """Find what only the comparison shows, in both studies; cut and join what needs it."""
@@ -208,6 +215,7 @@ class StepComparison:
             self.earlier.affine,
             self.matrix,
             self.settings,
+            self._known,
         )
 
     def signal(
@@ -239,11 +247,12 @@ class StepComparison:
         before = Known(
             self.earlier.objects, self.earlier.affine, self.matrix, self.settings.tolerance_mm
         )
-        for later, earlier, images, known in (
-            (self.later, self.earlier, self.images, before),
-            (self.earlier, self.later, self.images.exchanged, None),
+        brighter, darker = find_changes(self.images, self.settings, self.least)
+        for later, earlier, images, known, regions in (
+            (self.later, self.earlier, self.images, before, brighter),
+            (self.earlier, self.later, self.images.exchanged, None, darker),
         ):
-            for region in find_increases(images, self.settings, self.least):
+            for region in regions:
                 if agrees(region, images, later.study, earlier.study):
                     add_to(
                         later.objects,

@@ -57,16 +57,16 @@ def tissue_probabilities(
 
     fit = np.flatnonzero(~lesion)
     fit = fit[:: max(1, len(fit) // _SAMPLE)]
-    basis = _polynomial(places[fit])
+    basis = _polynomial(places[fit].astype(float))
     sample, weight = data[:, fit].astype(float), prior[:, fit].astype(float)
-    corrected, bias = sample, np.zeros((len(data), basis.shape[1]))
+    corrected, bias = sample, np.zeros((len(data), len(basis)))
     for iteration in range(_ITERATIONS):
         means, covariances = _gaussians(corrected, weight)
         weight = _posterior(corrected, prior[:, fit], means, covariances)
         if iteration % _BIAS_EVERY == _BIAS_EVERY - 1:
             bias = _bias(sample, weight[WHITE], basis)
-            corrected = sample / np.exp(basis @ bias.T).T
-    data = data / np.exp(_polynomial(places) @ bias.T).T.astype(np.float32)
+            corrected = sample / np.exp(bias @ basis)
+    data = data / np.exp(bias.astype(np.float32) @ _polynomial(places))
     means, covariances = _gaussians(corrected, weight)
     sd = np.sqrt(covariances[:, 0, 0])
     if means[WHITE, 0] - means[FLUID, 0] < _LEAST_CONTRAST * sd[WHITE]:
@@ -110,24 +110,31 @@ def _posterior(
 def _bias(data: np.ndarray, white: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Coefficients (sequences, terms) of the logarithm of the bias field, seen in white matter."""
     sure = (white > 0.8) & (data > 0.2).all(axis=0)
-    design = basis[sure]
+    design = basis[:, sure]
     coefficients = []
     for row in data:
         target = np.log(row[sure])
         target -= np.median(target)
         kept = np.abs(target) < 0.5
-        solved = np.linalg.lstsq(design[kept], target[kept], rcond=None)[0]
+        terms = design[:, kept]
+        # the normal equations: a few terms on [-1, 1] are well conditioned
+        solved = np.linalg.lstsq(terms @ terms.T, terms @ target[kept], rcond=None)[0]
         coefficients.append(solved)
     return np.asarray(coefficients)
 
 
 def _polynomial(places: np.ndarray) -> np.ndarray:
-    """Terms of a polynomial of the third order in three variables; (n, 20)."""
-    x, y, z = places.T
-    terms = [
-        x**i * y**j * z**k
-        for i in range(_BIAS_ORDER + 1)
-        for j in range(_BIAS_ORDER + 1 - i)
-        for k in range(_BIAS_ORDER + 1 - i - j)
-    ]
-    return np.stack(terms, axis=1)
+    """Terms of a polynomial of the third order in three variables; (20, n)."""
+    powers = [[np.ones_like(axis)] for axis in places.T]
+    for axis, known in zip(places.T, powers, strict=True):
+        for _ in range(_BIAS_ORDER):
+            known.append(known[-1] * axis)
+    x, y, z = powers
+    return np.stack(
+        [
+            x[i] * y[j] * z[k]
+            for i in range(_BIAS_ORDER + 1)
+            for j in range(_BIAS_ORDER + 1 - i)
+            for k in range(_BIAS_ORDER + 1 - i - j)
+        ]
+    )
