@@ -145,6 +145,7 @@ def examples(sheet: Sheet, limit: int) -> list[Flowable]:
     head = [
         sheet.section(title),
         sheet.paragraph(caption.format(side=f"{CLOSE_UP_MM:.0f}"), "small"),
+        *sheet.found_by_note(shown),
     ]
     if len(shown) <= _ROOMY:
         rows = [_roomy_row(sheet, lesion) for lesion in shown]
@@ -196,7 +197,7 @@ def _facts(sheet: Sheet, lesion: Lesion) -> list[Flowable]:
     if sheet.compared and lesion.change_confidence is not None:
         confidence = sheet.number(lesion.change_confidence, 2)
         lines.append(words["example_confidence"].format(confidence=confidence))
-    name = sheet.names[lesion.tracking_uid]
+    name = sheet.name(lesion)
     if sheet.compared:
         name = f"{name}  {sheet.words['change'][lesion.change]}"
     text = "<br/>".join(escape(line) for line in lines)
@@ -232,7 +233,7 @@ def _compact(sheet: Sheet, lesion: Lesion, width: float) -> list[Flowable]:
     region = str(sheet.words["region"][lesion.region])
     if sheet.compared:
         region = f"{sheet.words['change'][lesion.change]}, {region.lower()}"
-    name = escape(sheet.names[lesion.tracking_uid])
+    name = escape(sheet.name(lesion))
     title = f"<b>{name}</b>&nbsp; {escape(region)}, {escape(_volumes(sheet, lesion))}"
     images = [flowable(picture, side - 1.0 * mm) for picture in pictures]
     return [

@@ -98,6 +98,18 @@ class Sheet:
         """The report's title."""
         return str(self.text["title" if self.context.prior is not None else "title_baseline"])
 
+    def name(self, lesion: Lesion) -> str:
+        """The lesion's name, marked if only the comparison of the images found it."""
+        mark = self.text["found_by_mark"] if lesion.found_by == "comparison" else ""
+        return f"{self.names[lesion.tracking_uid]}{mark}"
+
+    def found_by_note(self, lesions: Sequence[Lesion]) -> list[Paragraph]:
+        """What the mark says, below a part of the report that shows a marked lesion."""
+        if all(lesion.found_by != "comparison" for lesion in lesions):
+            return []
+        note = self.text["found_by_note"].format(mark=self.text["found_by_mark"])
+        return [self.paragraph(note, "small")]
+
     def number(self, value: float, decimals: int) -> str:
         """A number in the report's language."""
         return number(value, decimals, self.language)

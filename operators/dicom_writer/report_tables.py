@@ -81,14 +81,18 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
     table = sheet.grid(
         rows, [width * stretch for width in widths], right_from=right_from, extra=extra
     )
-    note = sheet.paragraph(words["table_note"], "small")
+    below = [
+        Spacer(0, 2),
+        sheet.paragraph(words["table_note"], "small"),
+        *sheet.found_by_note(shown),
+    ]
     if len(rows) < 10:
-        return [KeepTogether([*story, table, Spacer(0, 2), note])]
-    return [*story, table, Spacer(0, 2), note]
+        return [KeepTogether([*story, table, *below])]
+    return [*story, table, *below]
 
 
 def _lesion_row(sheet: Sheet, lesion: Lesion) -> list[str]:
-    row = [sheet.names[lesion.tracking_uid]]
+    row = [sheet.name(lesion)]
     if sheet.compared:
         row.append(sheet.words["change"][lesion.change])
     row += [sheet.words["region"][lesion.region], sheet.number(lesion.volume_ml, 3)]
@@ -133,7 +137,7 @@ def history(sheet: Sheet, limit: int) -> list[Flowable]:
         volumes = [moment.volumes_ml[place[lesion.tracking_uid]] for moment in moments]
         rows.append(
             [
-                sheet.names[lesion.tracking_uid],
+                sheet.name(lesion),
                 sheet.words["change"][lesion.change],
                 *("–" if volume is None else sheet.number(volume, 3) for volume in volumes),
             ]
@@ -151,7 +155,8 @@ def history(sheet: Sheet, limit: int) -> list[Flowable]:
     if len(shown) < len(lesions):
         limited = words["history_limited"].format(shown=len(shown), total=len(lesions))
         story.append(sheet.paragraph(limited, "small"))
-    return [KeepTogether([*story, table])] if len(rows) < 20 else [*story, table]
+    story += [table, *sheet.found_by_note(shown)]
+    return [KeepTogether(story)] if len(rows) < 20 else story
 
 
 def series(sheet: Sheet) -> list[Flowable]:

@@ -253,6 +253,36 @@ def test_a_lineage_names_the_lesions_by_their_numbers(follow_up: FollowUp, repor
     assert re.search(r"6 Merged .*? 0\.90 4, r1 ", report.text)
 
 
+@pytest.mark.parametrize(
+    ("language", "note"),
+    [
+        ("en", "* Found by the comparison of the images of two studies; the network outlined"),
+        ("da", "* Fundet ved sammenligning af to undersøgelsers billeder; netværket optegnede"),
+    ],
+)
+def test_lesions_that_only_the_comparison_found_are_marked(
+    several: FollowUp, tmp_path: Path, read: Callable[..., Pdf], language: str, note: str
+) -> None:
+    """In the close-ups, the table of lesions and that of volumes over time, each with the note."""
+    chosen = {"new": "3", "resolved": "r1"}
+    lesions = tuple(
+        replace(one, found_by="comparison")
+        if one.change == "resolved" or one.segment_number == 3
+        else one
+        for one in several.lesions
+    )
+    pdf = read(replace(several, lesions=lesions), tmp_path, language)
+    assert pdf.text.count(note) == 3
+    for change, name in chosen.items():
+        word = texts(language)["change"][change]
+        assert pdf.text.count(f"{name}* {word}") == 3
+        assert f" {name} {word}" not in pdf.text
+    assert len(re.findall(r"\d\*", pdf.text)) == 2 * 3
+    unmarked = read(several, tmp_path, language).text
+    assert note not in unmarked
+    assert not re.findall(r"\d\*", unmarked)
+
+
 def test_danish_has_danish_words_and_numbers(
     several: FollowUp, tmp_path: Path, read: Callable[..., Pdf]
 ) -> None:

@@ -26,7 +26,7 @@ from operators.dicom_writer.structured_report import (
     TOTALS_IDENTIFIER,
     build_report,
 )
-from operators.messages import FollowUp, Lesion
+from operators.messages import FOUND_BY_COMPARISON, FollowUp, Lesion
 from tests.operators.dicom_writer.validators import object_errors, report_errors, run
 from tests.operators.followup_example import CURRENT_DATE, LESIONS, PRIOR_DATE, make_follow_up
 
@@ -440,3 +440,22 @@ def test_pixelmed_finds_no_unexplained_error(tmp_path: Path, pixelmed: tuple[str
     assert "Root Template Validation Complete" in output, output[:2000]
     assert "Found Root Template TID_1500" in output
     assert errors == []
+
+
+def test_a_lesion_that_only_the_comparison_found_says_so(follow_up: FollowUp, folder: Path) -> None:
+    """Only that lesion: a present one and a resolved one, in the report and in the segments."""
+    marked = {follow_up.lesions[2].tracking_uid, follow_up.lesions[-1].tracking_uid}
+    lesions = tuple(
+        replace(one, found_by="comparison") if one.tracking_uid in marked else one
+        for one in follow_up.lesions
+    )
+    _, report, segmentation = write(replace(follow_up, lesions=lesions), folder)
+    for uid, group in lesion_groups(report).items():
+        found = [
+            item.value
+            for item in group.get_qualitative_evaluations()
+            if item.name == codes.FOUND_BY
+        ]
+        assert found == ([codes.COMPARISON] if uid in marked else [])
+    for item in segmentation.SegmentSequence:
+        assert (FOUND_BY_COMPARISON in item.SegmentDescription) == (item.TrackingUID in marked)
