@@ -1,8 +1,9 @@
-"""Quality notes in the reader's language.
+"""Quality notes and reasons of choice in the reader's language.
 
-The stages write their notes in English. The file of texts has each sentence in its English form
+The stages write both in English. The file of texts has each sentence in its English form
 with placeholders; what stands in their place is kept, or translated too where the file knows it. A
-note that the file does not know stays English.
+note that the file does not know stays English. A reason is a row of phrases and values; the phrases
+that the file knows are replaced, wherever they stand.
 """
 
 from __future__ import annotations
@@ -27,6 +28,37 @@ def note_text(message: str, language: str) -> str:
     if language == DEFAULT_LANGUAGE:
         return message
     return _translated(message, "notes", language) or message
+
+
+def reason_text(reason: str, language: str) -> str:
+    """The reason for the choice of a series in a language of the texts.
+
+    Parameters
+    ----------
+    reason
+        As the selection wrote it; what stands in quotation marks is the scanner's and is kept.
+    language
+        Two letters (ISO 639-1).
+    """
+    if language == DEFAULT_LANGUAGE:
+        return reason
+    phrases: dict[str, str] = texts(language)["reasons"]
+    pattern, keys = _phrases()
+    sign = str(texts(language)["decimal_sign"])
+    parts = reason.split('"')
+    for position in range(0, len(parts), 2):
+        told = pattern.sub(lambda match: str(phrases[keys[match[0]]]), parts[position])
+        parts[position] = re.sub(r"(?<=\d)\.(?=\d)", sign, told)
+    return '"'.join(parts)
+
+
+@cache
+def _phrases() -> tuple[re.Pattern[str], dict[str, str]]:
+    """The English phrases as one pattern, longer ones first, and the key of each."""
+    keys = {str(phrase): key for key, phrase in texts(DEFAULT_LANGUAGE)["reasons"].items()}
+    longest = sorted(keys, key=len, reverse=True)
+    choice = "|".join(map(re.escape, longest))
+    return re.compile(rf"(?<!\w)(?:{choice})(?!\w)"), keys
 
 
 def known_note(message: str) -> str | None:

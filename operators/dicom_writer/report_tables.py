@@ -9,7 +9,7 @@ from reportlab.lib.units import cm, mm
 from reportlab.platypus import Flowable, KeepTogether, Paragraph, Spacer, Table, TableStyle
 
 from operators.dicom_writer.colours import CHANGE_COLOURS
-from operators.dicom_writer.note_texts import note_text
+from operators.dicom_writer.note_texts import note_text, reason_text
 from operators.dicom_writer.report_sheet import (
     INK,
     SOFT,
@@ -45,7 +45,7 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
     shown = lesions[:limit]
     lineage = any(lesion.lineage for lesion in shown)
     header = [words["heading_name"], words["heading_change"], words["heading_region"]]
-    widths = [0.8 * cm, 2.0 * cm, 2.75 * cm]
+    widths = [0.8 * cm, 2.3 * cm, 2.7 * cm]
     numbers = [("heading_now", 1.3), ("heading_interval", 2.1)]
     if sheet.compared:
         numbers += [
@@ -62,7 +62,7 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
     widths += [size * cm for _, size in numbers]
     if lineage:
         header.append(words["heading_lineage"])
-        widths.append(1.2 * cm)
+        widths.append(1.1 * cm)
     stretch = WIDTH / sum(widths)
     rows: list[list[Any]] = [header]
     extra: list[tuple[Any, ...]] = []
@@ -183,10 +183,10 @@ def series(sheet: Sheet) -> list[Flowable]:
                 words["role"].get(role, role),
                 cut(label, 70),
                 voxel,
-                cut(selected.reason, 220),
+                cut(reason_text(selected.reason, sheet.language), 220),
             )
             rows.append([sheet.paragraph(text, "cell") for text in texts])
-    widths = [1.8 * cm, 1.4 * cm, 4.5 * cm, 3.2 * cm]
+    widths = [2.2 * cm, 1.4 * cm, 4.4 * cm, 3.1 * cm]
     widths.append(WIDTH - sum(widths))
     top = [("VALIGN", (0, 1), (-1, -1), "TOP")]
     table = sheet.grid(rows, widths, right_from=len(names), extra=top)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import operators
-from operators.dicom_writer.note_texts import known_note, note_text
+from app.config import load_settings
+from operators.dicom_writer.note_texts import known_note, note_text, reason_text
 from operators.dicom_writer.texts import texts
+from tests.conftest import ROOT
 
 PASSED_ON = {"problem.code", "role_ambiguous"}
 """Notes whose message, or most of it, is that of an error or a series' defect."""
@@ -70,7 +72,7 @@ def test_what_stands_in_a_sentence_is_translated_too() -> None:
         "flere og større læsioner, så at nye læsioner og vækst kan være overvurderet."
     )
     assert note_text("The prior T1 (series 4) was acquired after contrast agent.", "da") == (
-        "Den tidligere T1 (series 4) er optaget efter kontraststof."
+        "Den tidligere T1 (serie 4) er optaget efter kontraststof."
     )
 
 
@@ -85,3 +87,25 @@ def test_every_sentence_is_that_of_a_note() -> None:
         "prior_not_the_latest_dated",
         "role_ambiguous",
     }
+
+
+def test_a_reason_is_translated_but_for_what_the_scanner_wrote() -> None:
+    reason = (
+        "spin echo with long repetition and echo times (TE 98.5 ms, TR 5200 ms, scanning sequence "
+        'SE, no inversion pulse), described as "t2 series 1.5"; preferred to series 6 (echo 2): '
+        "thinner slices or smaller pixels"
+    )
+    assert reason_text(reason, "da") == (
+        "spinekko med lang repetitions- og ekkotid (TE 98,5 ms, TR 5200 ms, sekvenstype SE, ingen "
+        'inversionspuls), beskrevet som "t2 series 1.5"; foretrukket frem for serie 6 (ekko 2): '
+        "tyndere snit eller mindre pixler"
+    )
+    assert reason_text(reason, "en") == reason
+
+
+def test_the_texts_have_every_rule_that_a_series_is_chosen_by() -> None:
+    roles = load_settings(ROOT / "app.yaml").series_selector.roles
+    names = {rule.name for role in roles.values() for rule in role.physics}
+    names |= {criterion.name for role in roles.values() for criterion in role.order}
+    assert len(names) > 15
+    assert names <= set(texts("en")["reasons"].values())

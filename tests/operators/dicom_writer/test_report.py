@@ -294,6 +294,9 @@ def test_danish_has_danish_words_and_numbers(
     assert f"Læsionsvolumen {load} ml" in first
     assert "Rygmarv ikke undersøgt" in first
     assert "Kun til forskningsbrug. Ikke medicinsk udstyr." in first
+    # neighbouring columns do not run into each other
+    assert "6 Sammensmeltet Dyb hvid substans 2," in pdf.text
+    assert "Undersøgelse Rolle Serie" in pdf.text
     for page in pdf.pages:
         assert STATEMENT in page
     for english in ("Lesion", "lesions", "Enlarging", "Juxtacortical", "Signature", "What changed"):
