@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from model_tools.train.atlas import Atlas
 from model_tools.train.backgrounds import Background
+from model_tools.train.device import CPU, onto
 from model_tools.train.lesions import add_blobs, severity_map, strata_points, subset
+from model_tools.train.negatives import bright_fluid, midline_sheet
 from model_tools.train.resample import (
     Matrix,
     about_centre,
@@ -67,12 +69,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything volumes are made from."""
+    """Everything volumes are made from, and the device they are made on."""
 
     atlas: Atlas
     masks: dict[str, NDArray[np.uint8]]
     backgrounds: dict[str, Background]
     extra: dict[str, Background] = field(default_factory=dict)
+    device: torch.device = CPU
 
 
 def lesion_occupancy(
@@ -85,7 +88,8 @@ def lesion_occupancy(
     load_ml: float | None = None,
 ) -> torch.Tensor:
     """Occupancy of real lesions (a random patient's, a random subset) and of random blobs."""
-    result = torch.zeros(shape)
+    device = sources.device
+    result = torch.zeros(shape, device=device)
     load = float(np.exp(rng.uniform(np.log(0.4), np.log(40.0)))) if load_ml is None else load_ml
     if rng.random() >= blobs_only:
         names = sorted(sources.masks)
@@ -98,8 +102,8 @@ def lesion_occupancy(
             chosen = np.flip(chosen, 2).copy()
         jitter = rotation(rng.normal(0, 0.03, 3)) @ np.diag([*np.exp(rng.normal(0, 0.05, 3)), 1])
         matrix = about_centre(jitter, chosen.shape, chosen.shape, rng.normal(0, 1.5, 3)) @ to_atlas
-        move = noise_field(rng, shape, 24.0, 3) * float(rng.uniform(0.3, 2.0))
-        result = sample(torch.from_numpy(chosen)[None].float(), matrix, shape, move)[0]
+        move = noise_field(rng, shape, 24.0, 3, device) * float(rng.uniform(0.3, 2.0))
+        result = sample(onto(device, chosen)[None].float(), matrix, shape, move)[0]
         # A sharper edge than linear interpolation leaves: occupancy, not smoothing.
         result = ((result - 0.5) * 1.6 + 0.5).clamp(0, 1)
         if rng.random() < 0.4:
@@ -166,10 +170,12 @@ def finish(
             continue
         x = image[channel]
         if rng.random() < 0.6:
-            bias = noise_field(rng, shape, float(rng.uniform(50, 110)))[0]
+            scale_mm = float(rng.uniform(50, 110))
+            bias = noise_field(rng, shape, scale_mm, device=image.device)[0]
             x = x * torch.exp(float(rng.uniform(0, 0.14)) * bias)
         if rng.random() < 0.5:
-            low, high = torch.quantile(x[inside][::37], torch.tensor([0.01, 0.995]))
+            ends = torch.tensor([0.01, 0.995], device=image.device)
+            low, high = torch.quantile(x[inside][::37], ends)
             unit = ((x - low) / (high - low).clamp_min(1e-6)).clamp(-0.2, 2.0)
             gamma = float(np.exp(rng.normal(0, 0.22)))
             x = torch.where(unit > 0, unit.clamp_min(0) ** gamma, unit)
@@ -178,8 +184,8 @@ def finish(
             x = torch.minimum(x, ceiling)
         spread = float(x[inside].std()) or 1.0
         x = (x - float(x[inside].mean())) / spread
-        image[channel] = torch.where(inside, x, torch.zeros(()))
-    return np.asarray(image.numpy(), dtype=np.float16)
+        image[channel] = torch.where(inside, x, torch.zeros_like(x))
+    return np.asarray(image.cpu().numpy(), dtype=np.float16)
 
 
 def crop(mask: torch.Tensor, margin: int = 4, least: int = 64) -> tuple[slice, slice, slice]:
@@ -187,7 +193,7 @@ def crop(mask: torch.Tensor, margin: int = 4, least: int = 64) -> tuple[slice, s
     result = []
     for axis in range(3):
         other = [a for a in range(3) if a != axis]
-        hits = np.flatnonzero((mask > 0.5).any(other[1]).any(other[0]).numpy())
+        hits = np.flatnonzero((mask > 0.5).any(other[1]).any(other[0]).cpu().numpy())
         low, high = max(0, hits[0] - margin), min(mask.shape[axis], hits[-1] + 1 + margin)
         short = max(0, least - (high - low))
         low = max(0, low - short)
@@ -202,7 +208,7 @@ def jitter_mask(mask: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     if choice < 0.45:
         return mask
     offset = rng.uniform(0.05, 0.42) * (1 if choice < 0.75 else -1)
-    uneven = 0.12 * noise_field(rng, tuple(mask.shape), 30.0)[0]
+    uneven = 0.12 * noise_field(rng, tuple(mask.shape), 30.0, device=mask.device)[0]
     smooth = gaussian(mask[None], 2.0)[0]
     return (((smooth + offset + uneven) > 0.5) & (smooth > 0.03)).float()
 
@@ -222,24 +228,25 @@ def transplanted(
     ``own_only`` no others are added.
     """
     shape: Shape = background.brain.shape  # type: ignore[assignment]
-    images = torch.from_numpy(background.images.copy())
-    white = torch.from_numpy(background.white_local)
-    brain = torch.from_numpy(background.brain)
-    fluid = torch.from_numpy(background.fluid)
+    device = sources.device
+    images = onto(device, background.images.copy())
+    white = onto(device, background.white_local)
+    brain = onto(device, background.brain)
+    fluid = onto(device, background.fluid)
     present = np.array([bool(image.any()) for image in background.images])
     regions = sample(
-        torch.from_numpy(sources.atlas.regions)[None].float(),
+        onto(device, sources.atlas.regions)[None].float(),
         background.to_atlas,
         shape,
         nearest=True,
     )[0]
-    regions = (regions * (fluid < 0.3) * brain).to(torch.uint8).numpy()
+    regions = (regions * (fluid < 0.3) * brain).to(torch.uint8).cpu().numpy()
     occupancy = lesion_occupancy(
         sources, background.to_atlas, shape, regions, rng, blobs_only=0.25, load_ml=load_ml
     )
     occupancy = occupancy * (1 - fluid) * brain
     if background.lesions is not None:
-        own = torch.from_numpy(background.lesions)
+        own = onto(device, background.lesions)
         near = gaussian(own[None], 2.0)[0] > 0.02
         occupancy = torch.zeros_like(occupancy) if own_only else occupancy * ~near
     severity = severity_map(occupancy, rng)
@@ -248,12 +255,18 @@ def transplanted(
     table = contrasts(rng, float(np.percentile(flat[normal][::29], 80)), 1.25)
     soft = gaussian(occupancy[None], float(rng.uniform(0.0, 0.8)))[0]
     halo = gaussian(occupancy[None], 2.5)[0] if rng.random() < 0.3 else None
+    sheet = onto(device, midline_sheet(sources.atlas.ventricles))[None]
+    sheet = sample(sheet, background.to_atlas, shape)[0] * fluid
+    bright = bright_fluid(fluid * brain, sheet, rng) if augment else torch.zeros_like(fluid)
     for channel in range(3):
         if not present[channel]:
             continue
         ratio = table[channel, 0] + severity * (table[channel, 1] - table[channel, 0])
         smooth = gaussian(images[channel][None], 1.5)[0]
         change = soft * (white[channel] * ratio - smooth)
+        if channel == 0:
+            level = white[channel] * float(rng.uniform(0.8, 1.5))
+            change = change + bright * (1 - soft) * (level - smooth).clamp_min(0)
         if halo is not None and channel < 2:
             change = change + (halo * (1 - soft)).clamp_min(0) * white[channel] * 0.08
         step, thickness = (float(v) for v in background.slices[channel])
@@ -262,9 +275,9 @@ def transplanted(
             change = along(change[None], operator, 0)[0]
         images[channel] += change
     if background.lesions is not None:
-        occupancy = torch.maximum(occupancy, torch.from_numpy(background.lesions))
+        occupancy = torch.maximum(occupancy, onto(device, background.lesions))
     label = (occupancy >= 0.5).float()
-    ignore = torch.from_numpy(background.ignore) * (1 - label)
+    ignore = onto(device, background.ignore) * (1 - label)
     mask = jitter_mask(brain, rng) if augment else brain
     stack = torch.cat([images, label[None], ignore[None], mask[None], occupancy[None]])
     if augment and rng.random() < 0.5:
@@ -287,7 +300,8 @@ def transplanted(
                 )[0]
             if rng.random() < 0.3:
                 spread = float(image[channel][stack[5] > 0.5].std())
-                image[channel] += noise_field(rng, shape, 1.0)[0] * spread * rng.uniform(0, 0.25)
+                noise = noise_field(rng, shape, 1.0, device=device)[0]
+                image[channel] += noise * spread * rng.uniform(0, 0.25)
     result = (
         finish(image, stack[5], present, rng)
         if augment
@@ -296,8 +310,8 @@ def transplanted(
     target = (stack[3] > 0.5).to(torch.uint8)
     target[(stack[4] > 0.3) & (target == 0)] = IGNORE
     target[stack[5] <= 0.5] = 0
-    array = target.numpy()
-    points = strata_points(array, stack[5].numpy() > 0.5, rng)
+    array = target.cpu().numpy()
+    points = strata_points(array, stack[5].cpu().numpy() > 0.5, rng)
     return Sample(result, array, points, "transplanted", name)
 
 
@@ -311,19 +325,17 @@ def synthetic(
     shape
         Field of view in voxels (z, y, x) of 1 mm, centred on the brain.
     """
-    atlas = sources.atlas
+    atlas, device = sources.atlas, sources.device
     matrix = rotation(rng.normal(0, 0.12, 3)) @ np.diag([*np.exp(rng.normal(0.02, 0.07, 3)), 1])
     if rng.random() < 0.5:
         matrix = matrix @ np.diag([1, 1, -1, 1])
     centre = np.array(atlas.centre) - (np.array(atlas.brain.shape) - 1) / 2
     to_atlas = about_centre(matrix, shape, atlas.brain.shape, centre + rng.normal(0, 2, 3))
-    move = noise_field(rng, shape, float(rng.uniform(18, 40)), 3) * float(rng.uniform(0.3, 2.5))
-    maps = sample(
-        torch.from_numpy(np.stack([atlas.grey, atlas.white, atlas.brain, atlas.ventricles])),
-        to_atlas,
-        shape,
-        move,
-    )
+    scale_mm = float(rng.uniform(18, 40))
+    move = noise_field(rng, shape, scale_mm, 3, device) * float(rng.uniform(0.3, 2.5))
+    sheet = midline_sheet(atlas.ventricles)
+    tissues = np.stack([atlas.grey, atlas.white, atlas.brain, atlas.ventricles, sheet])
+    maps = sample(onto(device, tissues), to_atlas, shape, move)
     brain = maps[2].clamp(0, 1)
     grey, white = maps[0].clamp(0, 1), maps[1].clamp(0, 1)
     other = (1 - grey - white).clamp(0, 1)
@@ -331,9 +343,9 @@ def synthetic(
     fractions = torch.stack([grey, white, other]) ** power
     grey, white, other = fractions / fractions.sum(0).clamp_min(1e-6)
     regions = sample(
-        torch.from_numpy(atlas.regions)[None].float(), to_atlas, shape, move, nearest=True
+        onto(device, atlas.regions)[None].float(), to_atlas, shape, move, nearest=True
     )[0]
-    regions = (regions * (brain > 0.5)).to(torch.uint8).numpy()
+    regions = (regions * (brain > 0.5)).to(torch.uint8).cpu().numpy()
     occupancy = lesion_occupancy(sources, to_atlas, shape, regions, rng, blobs_only=0.6)
     occupancy = occupancy * brain
     if rng.random() < 0.7:
@@ -351,14 +363,19 @@ def synthetic(
         severity = torch.full_like(severity, float(rng.uniform(0.1, 0.9)))
     soft = gaussian(occupancy[None], float(rng.choice([0.0, rng.uniform(0, 0.9)])))[0]
     head = (gaussian(brain[None], 3.0)[0] > 0.08).float()
-    scalp = (1 - head) * (noise_field(rng, shape, 8.0)[0] * 0.3 + 1).clamp(0, 2)
-    images = torch.empty((3, *shape))
+
+    def noise(scale_mm: float) -> torch.Tensor:
+        return noise_field(rng, shape, scale_mm, device=device)[0]
+
+    scalp = (1 - head) * (noise(8.0) * 0.3 + 1).clamp(0, 2)
+    images = torch.empty((3, *shape), device=device)
     plane = int(rng.choice([0, 0, 0, 1, 2]))
     isotropic = rng.random() < 0.35
-    mottle = noise_field(rng, shape, float(rng.uniform(2, 6)))[0] * float(rng.uniform(0, 0.04))
-    dirty = noise_field(rng, shape, float(rng.uniform(10, 25)))[0].clamp_min(0)
+    mottle = noise(float(rng.uniform(2, 6))) * float(rng.uniform(0, 0.04))
+    dirty = noise(float(rng.uniform(10, 25))).clamp_min(0)
     dirty = dirty * float(rng.choice([0.0, rng.uniform(0, 0.07)]))
     rim = gaussian(maps[3:4], 1.5)[0] * white * 2 * float(rng.choice([0.0, rng.uniform(0, 0.25)]))
+    bright = bright_fluid(other * brain, maps[4], rng)
     oblique = rotation(rng.normal(0, 0.1, 3)) if rng.random() < 0.5 else None
     for channel in range(3):
         g, w, f = tissue[channel]
@@ -368,9 +385,9 @@ def synthetic(
             clean = clean * (1 + dirty * white) + rim * white
         level = table[channel, 0] + severity * (table[channel, 1] - table[channel, 0])
         clean = clean + soft * (level - clean)
-        if channel == 0 and rng.random() < 0.35:
-            flow = (noise_field(rng, shape, 9.0)[0] - 1.2).clamp(0, 1)
-            clean = clean + flow * maps[3] * (1 - soft) * float(rng.uniform(0.3, 1.2))
+        if channel == 0:
+            flow = float(rng.uniform(0.8, 1.6))
+            clean = clean + bright * (1 - soft) * (flow - clean).clamp_min(0)
         clean = clean * head + scalp * float(rng.uniform(0.3, 1.3))
         picture = clean[None]
         if channel and rng.random() < 0.7:
@@ -397,8 +414,8 @@ def synthetic(
         else:
             picture = degrade(picture, rng, axis, thick)
         spread = float(rng.uniform(0.005, 0.08))
-        real = picture[0] + spread * torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-        imaginary = spread * torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        grain = [onto(device, rng.standard_normal(shape, dtype=np.float32)) for _ in range(2)]
+        real, imaginary = picture[0] + spread * grain[0], spread * grain[1]
         images[channel] = torch.sqrt(real**2 + imaginary**2)
         if rng.random() < 0.4:
             images[channel] = gaussian(images[channel][None], float(rng.uniform(0.3, 0.7)))[0]
@@ -407,9 +424,10 @@ def synthetic(
     box = crop(mask)
     images = images[:, box[0], box[1], box[2]].contiguous()
     mask = mask[box].contiguous()
-    array = label[box].contiguous().numpy()
+    array = label[box].contiguous().cpu().numpy()
     result = finish(images, mask, np.ones(3, bool), rng)
-    return Sample(result, array, strata_points(array, mask.numpy() > 0.5, rng), "synthetic", name)
+    points = strata_points(array, mask.cpu().numpy() > 0.5, rng)
+    return Sample(result, array, points, "synthetic", name)
 
 
 def make_volume(
