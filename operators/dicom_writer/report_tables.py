@@ -26,7 +26,9 @@ from operators.messages import Lesion
 from operators.version import NAME, STATEMENT, VERSION
 
 _MOST_COLUMNS = 8
-"""Time points that the table of volumes over time has room for."""
+"""Time points that the table of volumes over time has room for: the first and the latest ones."""
+_WHOLE_DATES = 6
+"""Up to so many it has room for the day of each."""
 
 
 def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
@@ -121,30 +123,45 @@ def _lineage(sheet: Sheet, lesion: Lesion) -> str:
 
 
 def history(sheet: Sheet, limit: int) -> list[Flowable]:
-    """Volumes at every time point, where there are more than two."""
-    moments = timeline(sheet.context)[-_MOST_COLUMNS:]
+    """Volumes at every time point and the change since the first, where there are more than two."""
+    moments = timeline(sheet.context)
     if len(moments) < 3 or not sheet.follow_up.lesions:
         return []
+    first = moments[0]
+    moments = (first, *moments[1:][1 - _MOST_COLUMNS :])
     words, lesions = sheet.text, sheet.follow_up.lesions
     header = [words["heading_name"], words["heading_change"]]
     for position, moment in enumerate(moments):
+        date = study_day(moment.study)
         last = position == len(moments) - 1
-        header.append(study_day(moment.study) or words["current" if last else "earlier"])
+        header.append(
+            (date[:7] if len(moments) > _WHOLE_DATES else date)
+            or words["current" if last else "earlier"]
+        )
+    header.append(words["heading_since_first"])
     rows: list[list[Any]] = [header]
     place = {lesion.tracking_uid: index for index, lesion in enumerate(lesions)}
     shown = sheet.ranked[:limit]
     for lesion in shown:
         volumes = [moment.volumes_ml[place[lesion.tracking_uid]] for moment in moments]
+        since = lesion.change_since_first
         rows.append(
             [
                 sheet.name(lesion),
                 sheet.words["change"][lesion.change],
                 *("–" if volume is None else sheet.number(volume, 3) for volume in volumes),
+                "–" if since is None else sheet.words["change"][since],
             ]
         )
-    rows.append([words["total"], "", *(sheet.number(moment.load_ml, 3) for moment in moments)])
-    widths = [1.2 * cm, 2.2 * cm]
-    widths += [min((WIDTH - sum(widths)) / len(moments), 2.6 * cm)] * len(moments)
+    change = "–"
+    if first.load_ml > 0.0:
+        change = f"{sheet.signed(100.0 * (moments[-1].load_ml / first.load_ml - 1.0), 0)} %"
+    loads = (sheet.number(moment.load_ml, 3) for moment in moments)
+    rows.append([words["total"], "", *loads, change])
+    widths = [1.2 * cm, 2.4 * cm]
+    since_first = 2.4 * cm
+    widths += [min((WIDTH - sum(widths) - since_first) / len(moments), 2.6 * cm)] * len(moments)
+    widths.append(since_first)
     extra = [
         ("FONTNAME", (0, len(rows) - 1), (-1, -1), "Report-Bold"),
         ("LINEABOVE", (0, len(rows) - 1), (-1, -1), 0.6, INK),
@@ -155,7 +172,8 @@ def history(sheet: Sheet, limit: int) -> list[Flowable]:
     if len(shown) < len(lesions):
         limited = words["history_limited"].format(shown=len(shown), total=len(lesions))
         story.append(sheet.paragraph(limited, "small"))
-    story += [table, *sheet.found_by_note(shown)]
+    note = words["history_note"].format(first=study_day(first.study) or words["unknown"])
+    story += [table, sheet.paragraph(note, "small"), *sheet.found_by_note(shown)]
     return [KeepTogether(story)] if len(rows) < 20 else story
 
 

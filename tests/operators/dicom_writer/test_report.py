@@ -238,12 +238,24 @@ def test_locations_by_the_atlas_alone_are_said_to_be(
 def test_volumes_over_time_are_in_a_table_when_there_are_several_studies(
     several: FollowUp, report: Pdf, tmp_path: Path, read: Callable[..., Pdf]
 ) -> None:
-    pdf = read(several, tmp_path)
-    assert "2020-11-03 2022-04-21 2023-05-30 2024-06-12" in pdf.text
-    for lesion in several.lesions:
+    # one that has grown since the first study and is stable now, and one that it did not show
+    lesions = tuple(
+        replace(one, change_since_first={"stable": "enlarging", "resolved": None}[one.change])
+        if one.change in ("stable", "resolved")
+        else one
+        for one in several.lesions
+    )
+    pdf = read(replace(several, lesions=lesions), tmp_path)
+    assert "2020-11-03 2022-04-21 2023-05-30 2024-06-12 Since first" in pdf.text
+    for lesion in lesions:
         row = " ".join(f"{volume:.3f}" for volume in lesion.volumes_ml if volume is not None)
-        assert row in pdf.text
-    assert " ".join(f"{point.lesion_volume_ml:.3f}" for point in several.time_points) in pdf.text
+        since = lesion.change_since_first
+        assert f"{row} {'–' if since is None else texts()['change'][since]}" in pdf.text
+    first, last = several.time_points[0], several.time_points[-1]
+    percent = 100 * (last.lesion_volume_ml / first.lesion_volume_ml - 1)
+    loads = " ".join(f"{point.lesion_volume_ml:.3f}" for point in several.time_points)
+    assert f"{loads} +{percent:.0f} %" in pdf.text
+    assert "Since first: since the study of 2020-11-03." in pdf.text
     assert "Volumes over time (ml)" not in report.text
 
 
