@@ -8,8 +8,8 @@ import numpy as np
 
 from operators.longitudinal_comparator.changes import grown
 from operators.longitudinal_comparator.evidence import Images
+from operators.longitudinal_comparator.field_of_view import is_cut, is_inside
 from operators.longitudinal_comparator.lesions import LesionObject
-from operators.longitudinal_comparator.points import transform_points
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.longitudinal_comparator.step import StudyLesions
 from operators.longitudinal_comparator.tracks import TimeLine
@@ -82,7 +82,7 @@ def _volume(
     if any(shares.values()):
         return total(study.measured(p).part(share) for p, share in shares.items())
     there = study.matrix @ np.linalg.inv(home.matrix)
-    if not study.shows(transform_points(there, lesion.points)):
+    if not is_inside(lesion.points, home.probability, study.probability, there):
         return None
     return Measured(0.0, 0.0)
 
@@ -138,6 +138,12 @@ def since_first(
             space.from_prior(source.points),
             wide=True,
         )
+    there = first.matrix @ np.linalg.inv(current.matrix)
+    whole = current.objects[position]
+    if is_cut(whole.points, current.probability, first.probability, there) or is_cut(
+        source.points, first.probability, current.probability, np.linalg.inv(there)
+    ):
+        return "stable"
     return grown(now, before, found, settings).change
 
 

@@ -208,7 +208,10 @@ def _within(mask: hd.Volume, reach_mm: float) -> np.ndarray:
     if mask.array.any():
         (box,) = ndimage.find_objects(mask.array.astype(np.uint8))
         margin = int(np.ceil(reach_mm / STEP_MM)) + 1
-        box = tuple(slice(max(0, part.start - margin), part.stop + margin) for part in box)
+        box = tuple(
+            slice(max(0, part.start - margin), min(part.stop + margin, size))
+            for part, size in zip(box, mask.spatial_shape, strict=True)
+        )
         near[box] = _distance(mask[box]).array <= reach_mm
     return near
 

@@ -18,6 +18,7 @@ from operators.longitudinal_comparator.changes import (
 )
 from operators.longitudinal_comparator.counterpart import outline_in
 from operators.longitudinal_comparator.evidence import Evidence, Images, lesion_gain
+from operators.longitudinal_comparator.field_of_view import is_cut, is_inside
 from operators.longitudinal_comparator.increase import find_changes
 from operators.longitudinal_comparator.lesions import LesionObject, in_order, measure
 from operators.longitudinal_comparator.links import (
@@ -303,11 +304,13 @@ class StepComparison:
                 other.faint.add(len(other.objects))
                 other.objects.append(outline)
                 return
-        if verdict is None:
-            if self.images is not None:
-                self._unproven.add(lesion)
-        elif other.in_brain(transform_points(to_other, lesion.points)):
-            self._sure[lesion] = verdict
+        if verdict is None and self.images is not None:
+            self._unproven.add(lesion)
+        elif other.in_brain(transform_points(to_other, lesion.points)) and is_inside(
+            lesion.points, source.probability, other.probability, to_other
+        ):
+            if verdict is not None:
+                self._sure[lesion] = verdict
         else:
             # the network was not asked there, and what surrounds the brain changes by itself
             self._unseen.add(lesion)
@@ -522,11 +525,18 @@ class StepComparison:
                 wide=True,
             )
             verdict = Verdict("stable", UNKNOWN)
-            if found is not None or self.images is None:
+            if (found is not None or self.images is None) and not self._is_cut(later[c], shares):
                 verdict = grown(now, before, found, settings)
             if verdict.change == "stable":
                 widening = needed_widening(now, before)
         return Descent(shares, source if heir else None, verdict, before, widening)
+
+    def _is_cut(self, lesion: LesionObject, sources: Iterable[int]) -> bool:
+        """Whether a later lesion, or an earlier one that it comes from, is not shown whole."""
+        now, before = self.later.probability, self.earlier.probability
+        return is_cut(lesion.points, now, before, self.matrix) or any(
+            is_cut(self.earlier.objects[p].points, before, now, self.back) for p in sources
+        )
 
 
 def needed_widening(now: Measured, before: Measured) -> float:

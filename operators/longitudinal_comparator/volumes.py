@@ -25,7 +25,7 @@ _PATCH_ML = 0.2
 """Parts of this size of a large lesion err on their own, so that their errors cancel in part."""
 _DRAWN_SHARE = 0.1
 """Standard deviation of what the comparison has drawn and the network has not, as a share of it."""
-_EDGE_MM, _MOST_OUTLINE = 0.25, 0.5
+_EDGE_MM, _MOST_OUTLINE = 0.35, 0.5
 """Standard deviation of the place of an outline against a lesion's true edge, measured with planted
 lesions (see ``docs/evaluation.md``), and the most that this makes of a small lesion's volume."""
 _LEAST_RELATIVE = 0.04
