@@ -72,7 +72,7 @@ def write_report(pdf_path: Path, context: OutputContext) -> None:
         *lesion_table(sheet, MOST_LESIONS),
         *history(sheet, MOST_LESIONS),
         *series(sheet),
-        *closing(sheet, MOST_NOTES),
+        *closing(sheet, MOST_NOTES, MOST_SERIOUS_NOTES),
     ]
     document.build(story, canvasmaker=partial(NumberedCanvas, decorate=partial(decorate, sheet)))
     pdf_path.write_bytes(buffer.getvalue())

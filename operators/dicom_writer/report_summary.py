@@ -159,7 +159,7 @@ def _tile_row(sheet: Sheet, tiles: Sequence[_Tile]) -> Table:
 
 
 def serious_notes(sheet: Sheet, limit: int) -> list[Flowable]:
-    """Errors and warnings, as boxes."""
+    """Errors and warnings, as boxes; those beyond ``limit`` stand at the end of the report."""
     notes = quality_notes(sheet, serious=True)
     story: list[Flowable] = []
     for note in notes[:limit]:
@@ -169,7 +169,7 @@ def serious_notes(sheet: Sheet, limit: int) -> list[Flowable]:
             Spacer(0, 2.5),
         ]
     if len(notes) > limit:
-        more = sheet.text["quality_more"].format(count=len(notes) - limit)
+        more = sheet.text["quality_later"].format(count=len(notes) - limit)
         story.append(sheet.paragraph(more, "small"))
     return story
 

@@ -212,17 +212,29 @@ def series(sheet: Sheet) -> list[Flowable]:
     return [KeepTogether([heading, table])] if len(rows) < 12 else [heading, table]
 
 
-def closing(sheet: Sheet, limit: int) -> list[Flowable]:
-    """Remarks, how the result was made, and room for a signature."""
+def closing(sheet: Sheet, limit: int, shown: int) -> list[Flowable]:
+    """Remarks, how the result was made, and room for a signature.
+
+    Parameters
+    ----------
+    sheet
+        The report.
+    limit
+        At most so many remarks; a line says so if there are more.
+    shown
+        So many errors and warnings are on the first page.
+    """
     words, model = sheet.text, sheet.context.model
     story: list[Flowable] = []
-    notes = quality_notes(sheet, serious=False)
+    notes = [*quality_notes(sheet, serious=True)[shown:], *quality_notes(sheet, serious=False)]
     if notes or not sheet.follow_up.quality:
         story.append(sheet.section(words["remarks"]))
     if not sheet.follow_up.quality:
         story.append(sheet.paragraph(words["quality_none"], "small"))
     for note in notes[:limit]:
-        story.append(sheet.paragraph(cut(f"• {note_text(note.message, sheet.language)}"), "small"))
+        grade = "" if note.severity == "info" else f"{sheet.words['severity'][note.severity]}. "
+        said = note_text(note.message, sheet.language)
+        story.append(sheet.paragraph(cut(f"• {grade}{said}"), "small"))
     if len(notes) > limit:
         more = words["quality_more"].format(count=len(notes) - limit)
         story.append(sheet.paragraph(more, "small"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from operators.dicom_writer.common import OutputContext
-from operators.dicom_writer.report import MOST_EXAMPLES, write_report
+from operators.dicom_writer.report import MOST_EXAMPLES, MOST_SERIOUS_NOTES, write_report
 from operators.dicom_writer.settings import DICOMWriterSettings
 from operators.dicom_writer.texts import texts
 from operators.messages import FollowUp, Lesion, QualityNote
@@ -453,6 +453,18 @@ def test_many_lesions_and_long_texts(
     assert (few is None) == (active <= MOST_EXAMPLES)
     assert re.search(r"\d+ more in results\.json", pdf.text)
     assert pdf.path.stat().st_size < 12e6
+
+
+def test_warnings_that_the_first_page_has_no_room_for_stand_at_the_end(
+    follow_up: FollowUp, tmp_path: Path, read: Callable[..., Pdf]
+) -> None:
+    notes = tuple(QualityNote(f"n{n}", "warning", f"Doubt number {n}.") for n in range(7))
+    pdf = read(replace(follow_up, quality=notes), tmp_path)
+    assert "3 more at the end of this report." in pdf.pages[0]
+    for n in range(7):
+        page = pdf.pages[0 if n < MOST_SERIOUS_NOTES else -1]
+        assert f"Warning. Doubt number {n}." in page
+    assert "results.json" not in pdf.pages[0]
 
 
 def test_nothing_about_the_patient_is_logged(
