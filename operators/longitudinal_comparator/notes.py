@@ -43,8 +43,8 @@ def comparison_notes(line: TimeLine) -> list[QualityNote]:
             QualityNote(
                 "lesions_not_compared",
                 "warning",
-                f"{excluded} lesion(s) lie outside the brain or the images of the other study "
-                "and were not compared.",
+                f"{excluded} lesion(s) lie outside the brain or the images of the other study, "
+                "or in an end slice, and were not compared.",
             )
         )
     widened = sum(one.widening > 1 for one in step.descents)

@@ -63,7 +63,7 @@ def test_a_lesion_that_an_end_slice_cuts_has_no_growth(k: float, change: str) ->
 def test_the_same_holds_without_matched_images() -> None:
     """Images of one value cannot be matched; then the outlines decide, but not outside."""
     ball = _at_prior_slice(28.7, 2.6)
-    flat = PRIOR_GRID.with_array(np.full(PRIOR_GRID.spatial_shape, 100, np.float32))
+    flat = PRIOR_GRID.with_array(np.zeros(PRIOR_GRID.spatial_shape, np.float32))
     result = follow([STEADY, ball], [STEADY], flair_before=flat)
     assert "images_not_matched" in [note.code for note in result.quality]
     assert result.lesions[1].change == "baseline"
