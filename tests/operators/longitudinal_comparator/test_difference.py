@@ -9,9 +9,12 @@ from scipy import ndimage
 from operators.longitudinal_comparator.difference import Difference
 from operators.longitudinal_comparator.evidence import Evidence, Images, LesionGain, lesion_gain
 from operators.longitudinal_comparator.halfway import Halfway
+from operators.longitudinal_comparator.increase import find_changes
 from operators.longitudinal_comparator.intensity import matched
-from operators.longitudinal_comparator.noise import edge_strength, measure_noise
+from operators.longitudinal_comparator.noise import blurred_at, edge_strength, measure_noise
+from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.longitudinal_comparator.sharpness import equally_sharp
+from operators.longitudinal_comparator.size import LeastSize
 from tests.operators.lesion_segmentation.builders import empty_volume
 
 SHAPE = (64, 70, 58)
@@ -97,6 +100,13 @@ def test_the_noise_of_a_mean_falls_with_the_region_and_rises_at_edges() -> None:
     assert model.of_region(0.03, float(strong)) > 1.5 * model.of_region(0.03, float(weak))
 
 
+@pytest.mark.parametrize("mode", ["constant", "nearest"])
+def test_a_thinned_blur_is_the_blur_thinned(mode) -> None:
+    brain = _brain()
+    whole = ndimage.gaussian_filter(brain, 1.7, mode=mode, truncate=3)
+    np.testing.assert_array_equal(blurred_at(brain, 1.7, 2, mode=mode), whole[::2, ::2, ::2])
+
+
 def _images(now: np.ndarray, before: np.ndarray, lesions: np.ndarray) -> Images:
     grid = empty_volume(SHAPE, (1.0, 1.0, 1.0))
     edges = edge_strength(now, before, 1.0)
@@ -133,6 +143,40 @@ def test_the_signal_of_a_new_lesion_and_of_none() -> None:
     nothing = images.signal(index - 18, wide=False)
     assert nothing is not None and abs(nothing.z) < 4
     assert images.signal(index + 500, wide=False) is None
+
+
+def test_what_has_become_darker_is_an_increase_with_the_images_exchanged() -> None:
+    new, gone = (np.zeros(SHAPE, dtype=bool) for _ in range(2))
+    new[40:47, 28:35, 26:33] = True
+    gone[20:26, 36:42, 24:30] = True
+    brain = ((_brain() - 100) / 250).astype(np.float32)
+    now = (brain + 2.0 * new + _noise(1, 0.1)).astype(np.float32)
+    before = (brain + 1.7 * gone + _noise(2, 0.1)).astype(np.float32)
+    images = _images(now, before, new | gone).with_gain(LesionGain(1.1, 0.1))
+    least = LeastSize(10.0, 3.0)
+    settings = LongitudinalComparatorSettings()
+    (brighter,), (darker,) = find_changes(images, settings, least)
+    for region, where in ((brighter, new), (darker, gone)):
+        assert where[tuple(region.voxels.T)].mean() > 0.8
+        assert region.found.now > 1.4 and abs(region.found.before) < 0.3
+    (as_brighter,), (as_darker,) = find_changes(images.exchanged, settings, least)
+    for one, other in ((brighter, as_darker), (darker, as_brighter)):
+        np.testing.assert_array_equal(one.voxels, other.voxels)
+        assert (one.peak, one.found) == (pytest.approx(other.peak), other.found)
+
+
+def test_the_surroundings_of_a_region_are_brain_without_lesions() -> None:
+    lesion, neighbour = (np.zeros(SHAPE, dtype=bool) for _ in range(2))
+    lesion[30:34, 30:34, 26:30] = True
+    neighbour[37:40, 30:34, 26:30] = True
+    brain = _brain()
+    around = _images(brain, brain, lesion | neighbour).around(np.argwhere(lesion))
+    ring = np.zeros(SHAPE, dtype=bool)
+    ring[tuple(around.ring_voxels.T)] = True
+    distance = ndimage.distance_transform_edt(~lesion)
+    expected = (distance > 2) & (distance <= 6) & ~neighbour & ~lesion
+    np.testing.assert_array_equal(ring, expected)
+    assert (around.distance_mm == 0).sum() == lesion.sum()
 
 
 def test_the_contrast_of_all_lesions_is_no_change_of_one() -> None:

@@ -5,19 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from operators.longitudinal_comparator import follow_up
 from operators.longitudinal_comparator.field_of_view import is_cut, is_inside, share_inside
+from operators.longitudinal_comparator.regions import Place
 from tests.operators.longitudinal_comparator.scenes import (
     CURRENT_GRID,
     MOTION,
     PRIOR_GRID,
     Ball,
-    ball_ml,
-    flair_of,
     follow,
-    probability,
 )
 
 STEADY: Ball = ((-12.0, -6.0, 22.0), 4.2)
+
+
+@pytest.fixture(autouse=True)
+def _without_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(lesions, study, settings, elsewhere=None):
+        more = elsewhere.lesions if elsewhere else ()
+        return tuple(Place("unspecified") for _ in (*lesions, *more))
+
+    monkeypatch.setattr(follow_up, "locate", nowhere)
 
 
 def _at_prior_slice(k: float, radius: float) -> Ball:
@@ -82,17 +90,3 @@ def test_share_inside_counts_points_clear_of_the_outermost_voxels() -> None:
     assert is_inside(mixed[[0, 2]], PRIOR_GRID, CURRENT_GRID, back)
     assert is_cut(mixed[[0, 2]], PRIOR_GRID, CURRENT_GRID, back)
     assert not is_inside(points[[0, 1, 3]], PRIOR_GRID, CURRENT_GRID, back)
-
-
-def test_intervals_hold_the_error_of_an_outline() -> None:
-    """0.35 mm, the measured spread, either way at a ball of 5 mm."""
-    ball = (ARISEN_CENTRE, 2.5)
-    now = flair_of(probability(CURRENT_GRID, [STEADY, ball]))
-    lesion = follow([STEADY, ball], [STEADY], flair_now=now).lesions[1]
-    assert lesion.volume_interval_ml is not None
-    low, high = lesion.volume_interval_ml
-    radius = (lesion.volume_ml / ball_ml(1.0)) ** (1 / 3)
-    assert low < ball_ml(radius - 2 * 0.3) and high > ball_ml(radius + 2 * 0.3)
-
-
-ARISEN_CENTRE = (8.0, -4.0, 30.0)
