@@ -159,7 +159,7 @@ def _tile_row(sheet: Sheet, tiles: Sequence[_Tile]) -> Table:
 
 
 def serious_notes(sheet: Sheet, limit: int) -> list[Flowable]:
-    """Errors and warnings, as boxes; those beyond ``limit`` stand at the end of the report."""
+    """Errors and warnings, as boxes, and how many notes stand at the end of the report."""
     notes = quality_notes(sheet, serious=True)
     story: list[Flowable] = []
     for note in notes[:limit]:
@@ -168,9 +168,11 @@ def serious_notes(sheet: Sheet, limit: int) -> list[Flowable]:
             sheet.box(note.severity, title, note_text(note.message, sheet.language)),
             Spacer(0, 2.5),
         ]
-    if len(notes) > limit:
-        more = sheet.text["quality_later"].format(count=len(notes) - limit)
-        story.append(sheet.paragraph(more, "small"))
+    later = len(sheet.follow_up.quality) - len(notes[:limit])
+    if later:
+        story.append(sheet.paragraph(sheet.text["quality_later"].format(count=later), "small"))
+    elif not notes:
+        story.append(sheet.paragraph(sheet.text["quality_none"], "small"))
     return story
 
 

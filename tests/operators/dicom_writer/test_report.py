@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from app.config import load_settings
 from operators.dicom_writer.common import OutputContext
 from operators.dicom_writer.report import MOST_EXAMPLES, MOST_SERIOUS_NOTES, write_report
 from operators.dicom_writer.settings import DICOMWriterSettings
 from operators.dicom_writer.texts import texts
 from operators.messages import FollowUp, Lesion, QualityNote
 from operators.version import NAME, STATEMENT, VERSION
+from tests.conftest import ROOT
 from tests.operators.followup_example import LESIONS, MODEL, make_follow_up
 
 CREATED = datetime(2024, 6, 13, 9, 30, tzinfo=UTC)
@@ -460,11 +462,30 @@ def test_warnings_that_the_first_page_has_no_room_for_stand_at_the_end(
 ) -> None:
     notes = tuple(QualityNote(f"n{n}", "warning", f"Doubt number {n}.") for n in range(7))
     pdf = read(replace(follow_up, quality=notes), tmp_path)
-    assert "3 more at the end of this report." in pdf.pages[0]
+    assert "Remarks of the automatic checks at the end of this report: 3." in pdf.pages[0]
     for n in range(7):
         page = pdf.pages[0 if n < MOST_SERIOUS_NOTES else -1]
         assert f"Warning. Doubt number {n}." in page
     assert "results.json" not in pdf.pages[0]
+
+
+def test_the_first_page_says_that_there_is_no_doubt_or_where_remarks_stand(
+    follow_up: FollowUp, report: Pdf, tmp_path: Path, read: Callable[..., Pdf]
+) -> None:
+    infos = sum(note.severity == "info" for note in follow_up.quality)
+    assert f"at the end of this report: {infos}." in report.pages[0]
+    none = read(replace(follow_up, quality=()), tmp_path).pages[0]
+    assert "No doubt was raised by the automatic checks." in none
+    assert "at the end of this report" not in none
+
+
+@pytest.mark.parametrize("language", ["en", "da"])
+def test_the_rule_for_contact_is_that_of_the_shipped_settings(language: str) -> None:
+    shipped = load_settings(ROOT / "app.yaml").longitudinal_comparator
+    rule = str(texts(language)["report"]["measurement_text"])
+    lengths = {float(one.replace(",", ".")) for one in re.findall(r"([\d.,]+) mm", rule)}
+    assert lengths == {shipped.periventricular_mm, shipped.juxtacortical_mm}
+    assert re.findall(r"(\d+) %", rule) == [f"{100 * shipped.juxtacortical_share:.0f}"]
 
 
 def test_nothing_about_the_patient_is_logged(
