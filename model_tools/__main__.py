@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -21,22 +22,32 @@ from operators.errors import UserError
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from model_tools.train.device import choose_device
     from model_tools.train.trainer import Recipe, train_forks, train_trunk
 
+    begin = time.monotonic()
     torch.set_num_threads(arguments.threads)
+    device = choose_device(arguments.device)
     recipe = Recipe(seed=arguments.seed)
     minutes, steps, fork_steps = arguments.minutes, arguments.steps, arguments.fork_steps
     if arguments.smoke:
         recipe = Recipe.smoke(arguments.seed)
         steps, fork_steps = steps or 6, 3
     if arguments.stage in ("all", "trunk"):
-        finished = train_trunk(arguments.data, arguments.work, recipe, minutes, steps)
-        if not finished:
+        complete = train_trunk(arguments.data, arguments.work, recipe, minutes, steps, device)
+        if not complete:
             print("Stopped; the same command goes on from here.")
             return
     if arguments.stage in ("all", "forks"):
-        folder = train_forks(arguments.data, arguments.work, arguments.folds, fork_steps)
-        print(folder if folder else "Stopped; the same command with --stage forks goes on.")
+        # where the trunk ends with its steps, the minutes are those of the whole call
+        left = None
+        if minutes is not None and (arguments.stage == "forks" or steps is not None):
+            left = max(0.0, minutes - (time.monotonic() - begin) / 60)
+        folder = train_forks(
+            arguments.data, arguments.work, arguments.folds, fork_steps, left, device
+        )
+        again = " with --stage forks" if arguments.stage == "all" and steps is None else ""
+        print(folder if folder else f"Stopped; the same command{again} goes on.")
     if arguments.stage == "measure":
         from model_tools.train.measure import measure_all
 
@@ -73,8 +84,17 @@ def main() -> None:
     train = commands.add_parser("train", help="train the ensemble from open data")
     train.add_argument("--data", type=Path, required=True, help="the open_ms folder")
     train.add_argument("--work", type=Path, required=True, help="folder for everything written")
-    train.add_argument("--minutes", type=float, help="wall-clock limit of the trunk in this call")
+    train.add_argument(
+        "--minutes",
+        type=float,
+        help="wall-clock limit of this call; without --steps of its trunk alone",
+    )
     train.add_argument("--steps", type=int, help="total steps of the trunk")
+    train.add_argument(
+        "--device",
+        default="auto",
+        help="where network and generator compute: cpu, cuda, cuda:N, or auto for a GPU that works",
+    )
     train.add_argument("--folds", type=int, default=5)
     train.add_argument("--fork-steps", type=int, default=200, help="steps of each member")
     train.add_argument("--stage", choices=("all", "trunk", "forks", "measure"), default="all")

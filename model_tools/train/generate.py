@@ -174,7 +174,7 @@ def finish(
             bias = noise_field(rng, shape, scale_mm, device=image.device)[0]
             x = x * torch.exp(float(rng.uniform(0, 0.14)) * bias)
         if rng.random() < 0.5:
-            ends = torch.tensor([0.01, 0.995], device=image.device)
+            ends = onto(image.device, np.array([0.01, 0.995], np.float32))
             low, high = torch.quantile(x[inside][::37], ends)
             unit = ((x - low) / (high - low).clamp_min(1e-6)).clamp(-0.2, 2.0)
             gamma = float(np.exp(rng.normal(0, 0.22)))

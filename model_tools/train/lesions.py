@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_tools.train.device import onto
 from model_tools.train.resample import noise_field
 
 STRATA_MM3 = (100.0, 500.0)
@@ -80,7 +81,7 @@ def add_blobs(
         radius = radii.prod() ** (1 / 3)
         inside = np.clip(0.5 + (1 - distance) * radius, 0, 1).astype(np.float32)
         window = tuple(slice(lo, h) for lo, h in zip(low, high, strict=True))
-        occupancy[window] = torch.maximum(occupancy[window], torch.from_numpy(inside))
+        occupancy[window] = torch.maximum(occupancy[window], onto(occupancy.device, inside))
 
 
 def severity_map(occupancy: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -88,12 +89,14 @@ def severity_map(occupancy: torch.Tensor, rng: np.random.Generator) -> torch.Ten
 
     Every connected lesion gets its own mean; smooth noise varies it inside.
     """
-    labels = cc3d.connected_components((occupancy > 0.05).numpy(), connectivity=26)
+    device = occupancy.device
+    labels = cc3d.connected_components((occupancy > 0.05).cpu().numpy(), connectivity=26)
     count = int(labels.max())
     base = rng.uniform(0.15, 0.85)
     means = np.clip(rng.normal(base, 0.18, count + 1), 0.08, 1.0).astype(np.float32)
-    texture = noise_field(rng, tuple(occupancy.shape), float(rng.uniform(2.0, 5.0)))[0]
-    level = torch.from_numpy(means[labels])
+    scale_mm = float(rng.uniform(2.0, 5.0))
+    texture = noise_field(rng, tuple(occupancy.shape), scale_mm, device=device)[0]
+    level = onto(device, means[labels])
     return (level + float(rng.uniform(0.0, 0.18)) * texture).clamp(-0.1, 1.3)
 
 

@@ -183,7 +183,7 @@ def measure_all(data: Path, work: Path, size: int = 96, step: float = 0.5) -> Pa
     ensemble = openvino_predictor(networks, size)
     add("ensemble", ensemble, transplanted + synthetic)
     add("ensemble_without_t1", ensemble, transplanted, without_t1=True)
-    state = torch.load(work / "trunk.pth", weights_only=True)
+    state = torch.load(work / "trunk.pth", map_location="cpu", weights_only=True)
     recipe = json.loads(state["recipe"])
     trunk = build_network(architecture(tuple(recipe["features"])))
     trunk.load_state_dict(state["average"])

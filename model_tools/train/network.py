@@ -79,7 +79,7 @@ def deep_loss(outputs: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor
     target
         (n, z, y, x) uint8: 0, 1 or 255 (ignored).
     """
-    total, weights = torch.zeros(()), 0.0
+    total, weights = torch.zeros((), device=target.device), 0.0
     for level, logits in enumerate(outputs[:3]):
         step = 2**level
         weight = 0.5**level

@@ -1,4 +1,7 @@
-"""Resampling and random fields on torch tensors; every matrix is in (z, y, x) index order."""
+"""Resampling and random fields on torch tensors; every matrix is in (z, y, x) index order.
+
+All of it runs where its tensors are.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from numpy.typing import NDArray
+
+from model_tools.train.device import CPU, onto
 
 Matrix = NDArray[np.float64]
 
@@ -37,8 +42,9 @@ def sample(
     torch.Tensor
         (c, z, y, x) float32.
     """
-    axes = [torch.arange(n, dtype=torch.float32) for n in shape]
-    grid = torch.empty((*shape, 3))
+    where = volume.device
+    axes = [torch.arange(n, dtype=torch.float32, device=where) for n in shape]
+    grid = torch.empty((*shape, 3), device=where)
     for row in range(3):
         m = [float(v) for v in matrix[row]]
         point = (
@@ -85,11 +91,18 @@ def about_centre(
 
 
 def noise_field(
-    rng: np.random.Generator, shape: tuple[int, ...], scale_mm: float, channels: int = 1
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    scale_mm: float,
+    channels: int = 1,
+    device: torch.device = CPU,
 ) -> torch.Tensor:
-    """Smooth Gaussian noise (channels, z, y, x) of about unit SD, correlated over ``scale_mm``."""
+    """Smooth Gaussian noise (channels, z, y, x) of about unit SD, correlated over ``scale_mm``.
+
+    The random numbers are the same on every device.
+    """
     coarse = [max(2, round(n / scale_mm) + 2) for n in shape]
-    seed = torch.from_numpy(rng.standard_normal((1, channels, *coarse), dtype=np.float32))
+    seed = onto(device, rng.standard_normal((1, channels, *coarse), dtype=np.float32))
     field = functional.interpolate(seed, size=shape, mode="trilinear", align_corners=True)[0]
     return field / field.std().clamp_min(1e-6)
 
@@ -99,7 +112,8 @@ def gaussian(volume: torch.Tensor, sigma: float) -> torch.Tensor:
     if sigma <= 0:
         return volume
     radius = max(1, int(np.ceil(3 * sigma)))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    places = torch.arange(-radius, radius + 1, device=volume.device)
+    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
     kernel = kernel / kernel.sum()
     result = volume[:, None]
     for axis in range(3):
@@ -148,4 +162,4 @@ def slice_matrix(length: int, first: float, step: float, thickness: float) -> ND
 def along(volume: torch.Tensor, operator: NDArray[np.float32], axis: int) -> torch.Tensor:
     """Apply a 1D operator to one spatial axis (0 = z) of (c, z, y, x)."""
     moved = volume.movedim(axis + 1, -1)
-    return (moved @ torch.from_numpy(operator).T).movedim(-1, axis + 1).contiguous()
+    return (moved @ onto(volume.device, operator).T).movedim(-1, axis + 1).contiguous()

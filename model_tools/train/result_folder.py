@@ -99,7 +99,7 @@ def write_fold(
     (folder / "dataset.json").write_text(json.dumps(data, indent=2) + "\n")
     torch.save(
         {
-            "network_weights": weights,
+            "network_weights": {name: value.cpu() for name, value in weights.items()},
             "optimizer_state": None,
             "grad_scaler_state": None,
             "logging": {},

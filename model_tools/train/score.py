@@ -52,13 +52,14 @@ def predict_volume(
 
 
 def torch_predictor(network: torch.nn.Module) -> Predict:
-    """Prediction with bfloat16 autocast on the CPU."""
+    """Prediction with bfloat16 autocast, where the network is."""
+    device = next(network.parameters()).device
 
     def predict(tile: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            result = network(torch.from_numpy(tile))
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            result = network(torch.from_numpy(tile).to(device))
         finest = result[0] if isinstance(result, list | tuple) else result
-        return np.asarray(finest.float())
+        return np.asarray(finest.float().cpu())
 
     return predict
 

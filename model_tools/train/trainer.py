@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import logging
@@ -27,6 +28,7 @@ from model_tools.train.backgrounds import (
     describe_case,
     load_backgrounds,
 )
+from model_tools.train.device import CPU, make_repeatable
 from model_tools.train.generate import (
     FULL_SHAPE,
     Sample,
@@ -75,6 +77,7 @@ class Recipe:
     warm_up: int = 100
     average: float = 0.997
     schedule: Schedule = field(default_factory=Schedule)
+    log_every: int = 20
     validate_every: int = 400
     checkpoint_seconds: float = 120.0
     studies: tuple[str, ...] = tuple(STUDIES)
@@ -94,6 +97,7 @@ class Recipe:
             early_patch=32,
             warm_up=2,
             schedule=Schedule(first=2, steps_per_volume=100, window=2),
+            log_every=2,
             validate_every=1000,
             studies=(),
             volume_shape=(64, 72, 68),
@@ -101,15 +105,32 @@ class Recipe:
 
 
 class Stop:
-    """Turns SIGTERM and SIGINT into a request to checkpoint and end."""
+    """Turns SIGTERM, SIGINT and the end of a slice of time into a request to checkpoint and end.
 
-    def __init__(self) -> None:
-        self.requested = False
+    Parameters
+    ----------
+    minutes
+        Wall-clock time from now; None for no limit.
+    """
+
+    def __init__(self, minutes: float | None = None) -> None:
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        self._signalled = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
+    @property
+    def requested(self) -> bool:
+        """Whether to end now."""
+        return self._signalled or (self._end is not None and time.monotonic() > self._end)
+
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal asked for it."""
+        return self._signalled
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self._signalled = True
 
 
 class Stopped(Exception):  # noqa: N818 - a request, not an error
@@ -118,24 +139,35 @@ class Stopped(Exception):  # noqa: N818 - a request, not an error
 
 @dataclass
 class Run:
-    """One network in training; `save` and `load` keep it whole."""
+    """One network in training; `save` and `load` keep it whole, on any device.
+
+    Attributes
+    ----------
+    average
+        The network with the moving average of the weights.
+    recent
+        Losses since the last line of the log, so that an interruption does not change it.
+    """
 
     recipe: Recipe
     network: nn.Module
     average: nn.Module
     optimiser: torch.optim.Optimizer
     step: int = 0
+    recent: list[float] = field(default_factory=list)
+    device: torch.device = CPU
 
     @classmethod
-    def new(cls, recipe: Recipe) -> Run:
-        """Fresh weights from the recipe's seed."""
+    def new(cls, recipe: Recipe, device: torch.device = CPU) -> Run:
+        """Fresh weights from the recipe's seed, the same ones on every device."""
+        make_repeatable(device)
         torch.manual_seed(recipe.seed)
         arguments = architecture(recipe.features)
-        network = build_network(arguments, deep_supervision=True)
-        average = build_network(arguments, deep_supervision=True)
+        network = build_network(arguments, deep_supervision=True).to(device)
+        average = build_network(arguments, deep_supervision=True).to(device)
         average.load_state_dict(network.state_dict())
         optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
-        return cls(recipe, network, average, optimiser)
+        return cls(recipe, network, average, optimiser, device=device)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically."""
@@ -143,6 +175,7 @@ class Run:
         torch.save(
             {
                 "step": self.step,
+                "recent": self.recent,
                 "recipe": json.dumps(asdict(self.recipe)),
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
@@ -153,19 +186,20 @@ class Run:
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Run:
-        """Read a checkpoint written by `save`."""
-        state = torch.load(path, weights_only=True)
+    def load(cls, path: Path, device: torch.device = CPU) -> Run:
+        """Read a checkpoint written by `save`, on whichever device."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
         values = json.loads(state["recipe"])
         values["schedule"] = Schedule(**values["schedule"])
         for name in ("features", "studies", "volume_shape"):
             if name in values:
                 values[name] = tuple(values[name])
-        run = cls.new(Recipe(**values))
+        run = cls.new(Recipe(**values), device)
         run.network.load_state_dict(state["network"])
         run.average.load_state_dict(state["average"])
         run.optimiser.load_state_dict(state["optimiser"])
         run.step = int(state["step"])
+        run.recent = [float(loss) for loss in state.get("recent", ())]
         return run
 
     def advance(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> float:
@@ -173,9 +207,9 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.network.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs = self.network(images)
-        loss = deep_loss(outputs, labels)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = self.network(images.to(self.device))
+        loss = deep_loss(outputs, labels.to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -242,20 +276,32 @@ def validate(
     return result
 
 
-def open_sources(data: Path, work: Path, studies: tuple[str, ...]) -> Sources:
-    """Atlas, lesion masks (without the real case's) and backgrounds."""
+def open_sources(
+    data: Path, work: Path, studies: tuple[str, ...], device: torch.device = CPU
+) -> Sources:
+    """Atlas, lesion masks (without the real case's) and backgrounds, for volumes made there."""
     atlas = load_atlas()
     masks = load_lesion_masks(data, without=(REAL_CASE,))
-    return Sources(atlas, masks, load_backgrounds(data, work / "backgrounds", atlas, studies))
+    backgrounds = load_backgrounds(data, work / "backgrounds", atlas, studies)
+    return Sources(atlas, masks, backgrounds, device=device)
 
 
-def _generator(data: Path, work: Path, recipe: Recipe, step: Any, parent: int, ready: Any) -> None:
+def _generator(
+    data: Path,
+    work: Path,
+    recipe: Recipe,
+    step: Any,
+    parent: int,
+    ready: Any,
+    device: torch.device,
+) -> None:
     # A session of its own: with the kernel's autogrouping the trainer cannot starve it.
     os.setsid()
     os.nice(2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    sources = open_sources(data, work, recipe.studies)
+    make_repeatable(device)
+    sources = open_sources(data, work, recipe.studies, device)
     idle = None
     if recipe.studies:
         make_validation(data, sources, work / "valid")
@@ -274,13 +320,26 @@ QUICK_VALIDATION = ("real-0", "transplanted-1", "transplanted-3", "synthetic-0",
 
 
 class Rows:
-    """Appends rows to a csv file, writing the header once."""
+    """Appends rows to a csv file, writing the header once.
 
-    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
+    Parameters
+    ----------
+    path, names
+        The file and its columns; the first one is the step.
+    step
+        Where the run goes on: rows beyond it were written after its checkpoint and are removed.
+    """
+
+    def __init__(self, path: Path, names: tuple[str, ...], step: int) -> None:
         self.path, self.names = path, names
-        if not path.exists():
-            with path.open("w", newline="") as stream:
-                csv.writer(stream).writerow(names)
+        kept: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="") as stream:
+                kept = [row for row in list(csv.reader(stream))[1:] if row and int(row[0]) <= step]
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="") as stream:
+            csv.writer(stream).writerows([list(names), *kept])
+        partial.replace(path)
 
     def add(self, *values: object) -> None:
         """Append one row."""
@@ -289,7 +348,12 @@ class Rows:
 
 
 def train_trunk(
-    data: Path, work: Path, recipe: Recipe, minutes: float | None, steps: int | None
+    data: Path,
+    work: Path,
+    recipe: Recipe,
+    minutes: float | None,
+    steps: int | None,
+    device: torch.device = CPU,
 ) -> bool:
     """Train the common trunk, or go on with it, until time or steps are used up.
 
@@ -301,22 +365,27 @@ def train_trunk(
         Output: trunk.pth, loss.csv, validation.csv, pool/, valid/, backgrounds/.
     minutes, steps
         Wall-clock limit of this call, and total steps of the trunk; None for no limit.
+    device
+        Where network and generator compute.
 
     Returns
     -------
     bool
-        False if a signal stopped it before time or steps were used up.
+        Whether the trunk is complete: it has all its steps or, where none are given, its time. A
+        signal, or the end of the time before the last step, leave it incomplete.
     """
     work.mkdir(parents=True, exist_ok=True)
-    stop = Stop()
+    stop = Stop(minutes)
     path = work / "trunk.pth"
-    run = Run.load(path) if path.exists() else Run.new(recipe)
-    log.info("trunk at step %d", run.step)
+    run = Run.load(path, device) if path.exists() else Run.new(recipe, device)
+    log.info("trunk at step %d on %s", run.step, device)
     context = multiprocessing.get_context("spawn")
     shared = context.Value("q", run.step)
     ready = context.Event()
     generator = context.Process(
-        target=_generator, args=(data, work, run.recipe, shared, os.getpid(), ready), daemon=True
+        target=_generator,
+        args=(data, work, run.recipe, shared, os.getpid(), ready, device),
+        daemon=True,
     )
     generator.start()
 
@@ -327,18 +396,16 @@ def train_trunk(
             raise RuntimeError("the generator process has ended; see its traceback above")
 
     pool = Pool(work / "pool", check)
-    losses = Rows(work / "loss.csv", ("step", "loss", "seconds", "waited_s"))
+    losses = Rows(work / "loss.csv", ("step", "loss", "seconds", "waited_s"), run.step)
     scores = Rows(
         work / "validation.csv",
         ("step", "case", "dice", "recall", "precision", "f1", "false_positives", "predicted_ml"),
+        run.step,
     )
-    begin = saved = mark = time.monotonic()
-    recent: list[float] = []
+    saved = mark = time.monotonic()
     try:
         while not stop.requested:
             if steps is not None and run.step >= steps:
-                break
-            if minutes is not None and time.monotonic() - begin > 60 * minutes:
                 break
             check()
             rate = run.recipe.rate * min(1.0, (run.step + 1) / run.recipe.warm_up)
@@ -350,12 +417,13 @@ def train_trunk(
                 run.recipe.patch_at(run.step),
                 run.recipe.batch_size,
             )
-            recent.append(run.advance(images, labels, rate))
+            run.recent.append(run.advance(images, labels, rate))
             shared.value = run.step
-            if run.step % 20 == 0:
+            if run.step % run.recipe.log_every == 0:
                 now = time.monotonic()
-                losses.add(run.step, f"{np.mean(recent):.4f}", f"{now - mark:.1f}", pool.waited_s)
-                recent, mark = [], now
+                mean = f"{np.mean(run.recent):.4f}"
+                losses.add(run.step, mean, f"{now - mark:.1f}", pool.waited_s)
+                run.recent, mark = [], now
             if time.monotonic() - saved > run.recipe.checkpoint_seconds:
                 run.save(path)
                 saved = time.monotonic()
@@ -382,7 +450,7 @@ def train_trunk(
     finally:
         run.save(path)
         generator.terminate()
-    return not stop.requested
+    return not stop.signalled and (steps is None or run.step >= steps)
 
 
 FORK_VOLUMES = 18
@@ -431,20 +499,20 @@ def train_fork(
     path = work / f"fork_{fold}.pth"
     recipe = replace(trunk.recipe, average=0.985)
     if path.exists():
-        run = Run.load(path)
+        run = Run.load(path, trunk.device)
     else:
-        run = Run.new(recipe)
+        run = Run.new(recipe, trunk.device)
         run.network.load_state_dict(trunk.average.state_dict())
         run.average.load_state_dict(trunk.average.state_dict())
-        run.optimiser.load_state_dict(trunk.optimiser.state_dict())
+        # a copy: the optimiser would go on in the trunk's own tensors, and so into the next fold
+        run.optimiser.load_state_dict(copy.deepcopy(trunk.optimiser.state_dict()))
     pool, extra_pool = Pool(work / "pool"), Pool(work / "fork_pool")
     window = trunk.recipe.schedule.span(trunk.step)
     extra: tuple[Volume, ...] = ()
     if seen_case:
         extra = tuple(extra_pool.volume(i) for i in range(FORK_VOLUMES) if i % 5 != fold)
-    losses = Rows(work / f"fork_{fold}.csv", ("step", "loss"))
+    losses = Rows(work / f"fork_{fold}.csv", ("step", "loss"), run.step)
     saved = time.monotonic()
-    recent: list[float] = []
     while run.step < steps:
         if stop.requested:
             run.save(path)
@@ -462,10 +530,10 @@ def train_fork(
             fold,
         )
         rate = recipe.rate * (1 - run.step / steps)
-        recent.append(run.advance(images, labels, rate))
-        if run.step % 20 == 0:
-            losses.add(run.step, f"{np.mean(recent):.4f}")
-            recent = []
+        run.recent.append(run.advance(images, labels, rate))
+        if run.step % recipe.log_every == 0:
+            losses.add(run.step, f"{np.mean(run.recent):.4f}")
+            run.recent = []
         if time.monotonic() - saved > recipe.checkpoint_seconds:
             run.save(path)
             saved = time.monotonic()
@@ -473,16 +541,23 @@ def train_fork(
     return run
 
 
-def train_forks(data: Path, work: Path, folds: int, steps: int) -> Path | None:
+def train_forks(
+    data: Path,
+    work: Path,
+    folds: int,
+    steps: int,
+    minutes: float | None = None,
+    device: torch.device = CPU,
+) -> Path | None:
     """Fine-tune all members and write the nnU-Net result folder.
 
     Returns
     -------
     Path or None
-        The result folder; None if a stop was requested before the end.
+        The result folder; None if a signal or the end of the time came first.
     """
-    stop = Stop()
-    trunk = Run.load(work / "trunk.pth")
+    stop = Stop(minutes)
+    trunk = Run.load(work / "trunk.pth", device)
     target = work / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     description = plans(trunk.recipe.features, trunk.recipe.patch, trunk.recipe.batch_size)
     if folds > 1 and trunk.recipe.studies:
@@ -494,10 +569,11 @@ def train_forks(data: Path, work: Path, folds: int, steps: int) -> Path | None:
         ]
         if missing:
             make_next = fork_volume_maker(
-                data, open_sources(data, work, trunk.recipe.studies), work / "fork_pool"
+                data, open_sources(data, work, trunk.recipe.studies, device), work / "fork_pool"
             )
             while make_next():
-                pass
+                if stop.requested:
+                    return None
     for fold in range(folds):
         run = train_fork(
             work, trunk, fold, steps, stop, seen_case=fold > 0 and bool(trunk.recipe.studies)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,17 +123,94 @@ def test_tiles_give_the_value_of_a_pointwise_network():
     assert np.allclose(result, expected, atol=1e-4)
 
 
-def test_smoke_training_gives_a_package(open_ms: Path, tmp_path: Path):
-    recipe = Recipe.smoke(3)
-    assert train_trunk(open_ms, tmp_path, recipe, None, 3)
-    folder = train_forks(open_ms, tmp_path, 2, 1)
+@pytest.fixture
+def kept_signals() -> Iterator[None]:
+    """Put back what the trainer does with signals, and compute with one thread."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+STEPS, FORK_STEPS = 6, 5
+
+
+def curve(path: Path) -> list[tuple[str, str]]:
+    """Steps and losses of a log."""
+    with path.open(newline="") as stream:
+        return [(row["step"], row["loss"]) for row in csv.DictReader(stream)]
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A function that has the process stopped, once, when a run has made so many steps."""
+    advance, when = Run.advance, [-1]
+
+    def advance_or_end(run: Run, *rest: object) -> float:
+        loss = advance(run, *rest)  # type: ignore[arg-type]
+        if run.step == when[0]:
+            when[0] = -1
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(Run, "advance", advance_or_end)
+    return lambda step: when.__setitem__(0, step)
+
+
+def test_a_whole_run_repeats_and_goes_on_after_an_interruption(
+    open_ms: Path, tmp_path: Path, kept_signals: None, interrupt: Callable[[int], None]
+):
+    """Two smoke runs with the command's own generator; one is stopped twice, and cut short."""
+    recipe, whole, parts = Recipe.smoke(3), tmp_path / "whole", tmp_path / "parts"
+    assert train_trunk(open_ms, whole, recipe, None, STEPS)
+    folder = train_forks(open_ms, whole, 2, FORK_STEPS)
     assert folder is not None
+
+    interrupt(3)
+    assert not train_trunk(open_ms, parts, recipe, None, STEPS)
+    assert curve(parts / "loss.csv") == curve(whole / "loss.csv")[:1]
+    # what a run wrote after its last checkpoint, when it is cut off without a signal
+    with (parts / "loss.csv").open("a") as stream:
+        stream.write("4,9.9999,1.0,0.0\n")
+    assert train_trunk(open_ms, parts, recipe, None, STEPS)
+    assert [step for step, _ in curve(whole / "loss.csv")] == ["2", "4", "6"]
+    assert curve(parts / "loss.csv") == curve(whole / "loss.csv")
+    for volume in sorted((whole / "pool").glob("v0000[01].*.npy")):
+        assert (parts / "pool" / volume.name).read_bytes() == volume.read_bytes()
+
+    interrupt(3)
+    assert train_forks(open_ms, parts, 2, FORK_STEPS) is None
+    # no time at all: the slice ends at once, and nothing is lost
+    assert train_forks(open_ms, parts, 2, FORK_STEPS, minutes=0) is None
+    assert train_forks(open_ms, parts, 2, FORK_STEPS) is not None
+    for fold in (0, 1):
+        log = f"fork_{fold}.csv"
+        assert [step for step, _ in curve(whole / log)] == ["2", "4"]
+        assert curve(parts / log) == curve(whole / log)
+        one, two = (
+            torch.load(work / f"fork_{fold}.pth", weights_only=True)["average"]
+            for work in (whole, parts)
+        )
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+
     target = tmp_path / "brain_tiny"
     export_package(folder, target, card="A smoke training.", version="0.0.1")
     package = load_model_package(target)
     assert package.description.folds == 2
     assert package.roles == ("flair", "t2", "t1")
-    assert len((tmp_path / "fork_1.csv").read_text().splitlines()) >= 1
+
+
+def test_a_slice_of_time_leaves_the_trunk_for_the_next(
+    open_ms: Path, tmp_path: Path, kept_signals: None
+):
+    assert not train_trunk(open_ms, tmp_path, Recipe.smoke(3), 0, STEPS)
+    assert Run.load(tmp_path / "trunk.pth").step == 0
+    # without a number of steps the trunk ends with its time
+    assert train_trunk(open_ms, tmp_path, Recipe.smoke(3), 0, None)
 
 
 def test_waiting_for_a_volume_can_be_ended(tmp_path: Path):
