@@ -183,7 +183,11 @@ def _roomy_row(sheet: Sheet, lesion: Lesion) -> Table:
 
 def _facts(sheet: Sheet, lesion: Lesion) -> list[Flowable]:
     words = sheet.text
-    lines = [str(sheet.words["region"][lesion.region]), _volumes(sheet, lesion)]
+    lines = [
+        words["example_identity"].format(number=sheet.identity(lesion)),
+        str(sheet.words["region"][lesion.region]),
+        _volumes(sheet, lesion),
+    ]
     if lesion.volume_interval_ml is not None and lesion.segment_number is not None:
         low, high = (sheet.number(value, 3) for value in lesion.volume_interval_ml)
         lines.append(words["example_interval"].format(low=low, high=high))
@@ -234,7 +238,9 @@ def _compact(sheet: Sheet, lesion: Lesion, width: float) -> list[Flowable]:
     if sheet.compared:
         region = f"{sheet.words['change'][lesion.change]}, {region.lower()}"
     name = escape(sheet.name(lesion))
-    title = f"<b>{name}</b>&nbsp; {escape(region)}, {escape(_volumes(sheet, lesion))}"
+    identity = sheet.text["example_identity"].format(number=sheet.identity(lesion))
+    said = f"{region}, {_volumes(sheet, lesion)} ({identity})"
+    title = f"<b>{name}</b>&nbsp; {escape(said)}"
     images = [flowable(picture, side - 1.0 * mm) for picture in pictures]
     return [
         Paragraph(title, sheet.styles["example"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -55,6 +56,9 @@ TIGHT = TableStyle(
 )
 
 
+_TRAILING_NUMBER = re.compile(r"\d+$")
+
+
 class Sheet:
     """The data, texts and styles of one report."""
 
@@ -102,6 +106,11 @@ class Sheet:
         """The lesion's name, marked if only the comparison of the images found it."""
         mark = self.text["found_by_mark"] if lesion.found_by == "comparison" else ""
         return f"{self.names[lesion.tracking_uid]}{mark}"
+
+    def identity(self, lesion: Lesion) -> str:
+        """The number of the lesion's tracking ID, which it has in every study."""
+        found = _TRAILING_NUMBER.search(lesion.tracking_id)
+        return cut(lesion.tracking_id, 6) if found is None else found[0]
 
     def found_by_note(self, lesions: Sequence[Lesion]) -> list[Paragraph]:
         """What the mark says, below a part of the report that shows a marked lesion."""

@@ -46,25 +46,25 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
         return []
     shown = lesions[:limit]
     lineage = any(lesion.lineage for lesion in shown)
-    header = [words["heading_name"], words["heading_change"], words["heading_region"]]
-    widths = [0.8 * cm, 2.3 * cm, 2.7 * cm]
-    numbers = [("heading_now", 1.3), ("heading_interval", 2.1)]
+    header = [words[f"heading_{name}"] for name in ("name", "identity", "change", "region")]
+    widths = [0.8 * cm, 1.0 * cm, 2.3 * cm, 2.65 * cm]
+    numbers = [("heading_now", 1.25), ("heading_interval", 2.1)]
     if sheet.compared:
         numbers += [
-            ("heading_before", 1.6),
-            ("heading_difference", 1.35),
-            ("heading_percent", 1.1),
-            ("heading_change_confidence", 0.95),
+            ("heading_before", 1.55),
+            ("heading_difference", 1.3),
+            ("heading_percent", 1.0),
+            ("heading_change_confidence", 0.9),
         ]
     else:
-        del header[1], widths[1]
-    numbers += [("heading_diameter", 1.2), ("heading_confidence", 1.0)]
+        del header[2], widths[2]
+    numbers += [("heading_diameter", 1.2), ("heading_confidence", 0.95)]
     right_from = len(header)
     header += [words[name] for name, _ in numbers]
     widths += [size * cm for _, size in numbers]
     if lineage:
         header.append(words["heading_lineage"])
-        widths.append(1.1 * cm)
+        widths.append(1.0 * cm)
     stretch = WIDTH / sum(widths)
     rows: list[list[Any]] = [header]
     extra: list[tuple[Any, ...]] = []
@@ -73,8 +73,8 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
         rows.append([*row, _lineage(sheet, lesion)] if lineage else row)
         if sheet.compared:
             colour = on_paper(CHANGE_COLOURS[lesion.change])
-            extra.append(("LINEBEFORE", (1, position), (1, position), 3.0, colour, "butt"))
-    extra.append(("LEFTPADDING", (1, 0), (1, -1), 6))
+            extra.append(("LINEBEFORE", (2, position), (2, position), 3.0, colour, "butt"))
+    extra.append(("LEFTPADDING", (2, 0), (2, -1), 6))
     extra.append(("FONTSIZE", (0, 0), (-1, -1), 6.9))
     story: list[Flowable] = [sheet.section(words["table"])]
     if len(shown) < len(lesions):
@@ -94,7 +94,7 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
 
 
 def _lesion_row(sheet: Sheet, lesion: Lesion) -> list[str]:
-    row = [sheet.name(lesion)]
+    row = [sheet.name(lesion), sheet.identity(lesion)]
     if sheet.compared:
         row.append(sheet.words["change"][lesion.change])
     row += [sheet.words["region"][lesion.region], sheet.number(lesion.volume_ml, 3)]
@@ -130,7 +130,7 @@ def history(sheet: Sheet, limit: int) -> list[Flowable]:
     first = moments[0]
     moments = (first, *moments[1:][1 - _MOST_COLUMNS :])
     words, lesions = sheet.text, sheet.follow_up.lesions
-    header = [words["heading_name"], words["heading_change"]]
+    header = [words["heading_name"], words["heading_identity"], words["heading_change"]]
     for position, moment in enumerate(moments):
         date = study_day(moment.study)
         last = position == len(moments) - 1
@@ -148,6 +148,7 @@ def history(sheet: Sheet, limit: int) -> list[Flowable]:
         rows.append(
             [
                 sheet.name(lesion),
+                sheet.identity(lesion),
                 sheet.words["change"][lesion.change],
                 *("–" if volume is None else sheet.number(volume, 3) for volume in volumes),
                 "–" if since is None else sheet.words["change"][since],
@@ -157,8 +158,8 @@ def history(sheet: Sheet, limit: int) -> list[Flowable]:
     if first.load_ml > 0.0:
         change = f"{sheet.signed(100.0 * (moments[-1].load_ml / first.load_ml - 1.0), 0)} %"
     loads = (sheet.number(moment.load_ml, 3) for moment in moments)
-    rows.append([words["total"], "", *loads, change])
-    widths = [1.2 * cm, 2.4 * cm]
+    rows.append([words["total"], "", "", *loads, change])
+    widths = [1.0 * cm, 1.25 * cm, 2.4 * cm]
     since_first = 2.4 * cm
     widths += [min((WIDTH - sum(widths) - since_first) / len(moments), 2.6 * cm)] * len(moments)
     widths.append(since_first)
@@ -166,7 +167,7 @@ def history(sheet: Sheet, limit: int) -> list[Flowable]:
         ("FONTNAME", (0, len(rows) - 1), (-1, -1), "Report-Bold"),
         ("LINEABOVE", (0, len(rows) - 1), (-1, -1), 0.6, INK),
     ]
-    table = sheet.grid(rows, widths, right_from=2, extra=extra)
+    table = sheet.grid(rows, widths, right_from=3, extra=extra)
     table.hAlign = "LEFT"
     story: list[Flowable] = [sheet.section(words["history"])]
     if len(shown) < len(lesions):

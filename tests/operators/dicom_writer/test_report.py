@@ -182,13 +182,14 @@ def test_every_lesion_is_in_the_table_changed_ones_first(follow_up: FollowUp, re
         if lesion.segment_number is not None and lesion.volume_interval_ml is not None:
             interval = "–".join(f"{value:.3f}" for value in lesion.volume_interval_ml)
         row = (
-            f"{name} {words[lesion.change]} {regions[lesion.region]} {lesion.volume_ml:.3f} "
+            f"{name} {lesion.tracking_id.split()[-1]} {words[lesion.change]} "
+            f"{regions[lesion.region]} {lesion.volume_ml:.3f} "
             f"{interval} {before:.3f} {sign}{abs(difference):.3f} {percent} "
             f"{lesion.change_confidence:.2f} {lesion.diameter_mm:.1f} {lesion.confidence:.2f}"
         )
         assert row in report.text
         places.append((row, report.text.index(row)))
-    order = [row.split()[1] for row, _ in sorted(places, key=lambda item: item[1])]
+    order = [row.split()[2] for row, _ in sorted(places, key=lambda item: item[1])]
     assert order == [
         "New",
         "New",
@@ -237,6 +238,23 @@ def test_locations_by_the_atlas_alone_are_said_to_be(
     assert said in read(replace(follow_up, lesions=lesions), tmp_path).pages[0]
 
 
+def test_lesions_have_the_number_that_the_segments_are_named_by(
+    several: FollowUp, tmp_path: Path, read: Callable[..., Pdf]
+) -> None:
+    """Beside the segment number, which is another one in every study."""
+    lesions = tuple(
+        replace(one, tracking_id=f"Lesion {41 + place}")
+        for place, one in enumerate(several.lesions)
+    )
+    pdf = read(replace(several, lesions=lesions), tmp_path)
+    for place, lesion in enumerate(lesions):
+        name = "r1" if lesion.segment_number is None else str(lesion.segment_number)
+        change = str(texts()["change"][lesion.change])
+        assert pdf.text.count(f"{name} {41 + place} {change}") == 2
+        if lesion.change in ("new", "enlarging", "resolved"):
+            assert f"Lesion {41 + place}" in pdf.pages[1]
+
+
 def test_volumes_over_time_are_in_a_table_when_there_are_several_studies(
     several: FollowUp, report: Pdf, tmp_path: Path, read: Callable[..., Pdf]
 ) -> None:
@@ -264,7 +282,7 @@ def test_volumes_over_time_are_in_a_table_when_there_are_several_studies(
 def test_a_lineage_names_the_lesions_by_their_numbers(follow_up: FollowUp, report: Pdf) -> None:
     (merged,) = [one for one in follow_up.lesions if one.change == "merged"]
     assert len(merged.lineage) == 2
-    assert re.search(r"6 Merged .*? 0\.90 4, r1 ", report.text)
+    assert re.search(r"6 6 Merged .*? 0\.90 4, r1 ", report.text)
 
 
 @pytest.mark.parametrize(
@@ -289,8 +307,10 @@ def test_lesions_that_only_the_comparison_found_are_marked(
     assert pdf.text.count(note) == 3
     for change, name in chosen.items():
         word = texts(language)["change"][change]
-        assert pdf.text.count(f"{name}* {word}") == 3
-        assert f" {name} {word}" not in pdf.text
+        number = "8" if name == "r1" else name
+        assert pdf.text.count(f"{name}* {word}") == 1
+        assert pdf.text.count(f"{name}* {number} {word}") == 2
+        assert f" {name} {number} {word}" not in pdf.text
     assert len(re.findall(r"\d\*", pdf.text)) == 2 * 3
     unmarked = read(several, tmp_path, language).text
     assert note not in unmarked
@@ -309,7 +329,7 @@ def test_danish_has_danish_words_and_numbers(
     assert "Rygmarv ikke undersøgt" in first
     assert "Kun til forskningsbrug. Ikke medicinsk udstyr." in first
     # neighbouring columns do not run into each other
-    assert "6 Sammensmeltet Dyb hvid substans 2," in pdf.text
+    assert "6 6 Sammensmeltet Dyb hvid substans 2," in pdf.text
     assert "Undersøgelse Rolle Serie" in pdf.text
     for page in pdf.pages:
         assert STATEMENT in page
