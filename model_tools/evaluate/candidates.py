@@ -14,7 +14,7 @@ import numpy as np
 from model_tools.engines import PaddedEngine
 from model_tools.evaluate.examination import Examination
 from model_tools.evaluate.members import extract_member
-from model_tools.train.atlas import load_atlas
+from model_tools.train.atlas import Atlas, load_atlas
 from model_tools.train.classical import GROW, SEED, lesion_growth
 from operators.errors import ConfigurationError, InputError
 from operators.geometry import resample_to
@@ -57,6 +57,15 @@ class Candidate:
     def roles(self) -> tuple[str, ...]:
         """The sequences it uses."""
         return ("flair",) if self.folder is None else load_model_package(self.folder).roles
+
+    @property
+    def title(self) -> str:
+        """Name and version of the package, or the comparator's numbers."""
+        if self.rule is not None:
+            return f"lesion growth, seed {self.rule[0]:g}, grow {self.rule[1]:g} SD"
+        assert self.folder is not None
+        described = load_model_package(self.folder).description
+        return f"{described.name} {described.version}"
 
     @property
     def sha256(self) -> str:
@@ -117,6 +126,12 @@ def read_candidate(text: str, members: Path) -> Candidate:
         folder = Path(value).resolve()
         load_model_package(folder)
     return Candidate(name, folder)
+
+
+@lru_cache(maxsize=1)
+def _atlas() -> Atlas:
+    """The maps, kept for the next case of this process."""
+    return load_atlas()
 
 
 @lru_cache(maxsize=6)
@@ -194,7 +209,7 @@ def _grown(examination: Examination, rule: tuple[float, float]) -> np.ndarray:
     flat = examination.flat_flair
     grid, flair, inside = flat, flat.array, flat.array != 0
     white, grey = (
-        resample_to(part, grid, study.template_to_flair).array for part in load_atlas().tissues()
+        resample_to(part, grid, study.template_to_flair).array for part in _atlas().tissues()
     )
     if not (inside & (grey > 0.8)).any():
         raise InputError(

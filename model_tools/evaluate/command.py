@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import platform
 import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from operators.errors import ConfigurationError
+from operators.version import NAME, VERSION
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -89,11 +93,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """
     from model_tools.evaluate.candidates import read_candidate
     from model_tools.evaluate.dataset import read_dataset
+    from model_tools.evaluate.documents import write_html, write_pdf
+    from model_tools.evaluate.limits import read_limits
     from model_tools.evaluate.pictures import case_pictures
-    from model_tools.evaluate.report import content, write_html, write_pdf
+    from model_tools.evaluate.report import content
     from model_tools.evaluate.runner import run
     from model_tools.evaluate.store import REFERENCE, SECOND_RATER, Store
-    from model_tools.evaluate.summary import finite, read_limits, summarise_all, write_cases
+    from model_tools.evaluate.summary import finite, summarise_all, write_cases
 
     # the progress lines should not drown in what the workers say to each other
     logging.getLogger("distributed").setLevel(logging.WARNING)
@@ -141,6 +147,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
         training_sizes=training_sizes,
         roles={one.name: one.roles for one in models},
     )
+    summary["made"] = {
+        "Data set": f"{arguments.dataset.resolve().name}, {len(cases)} cases, "
+        f"{sum(case.reference is not None for case in cases)} with a reference",
+        "Limits of the site": arguments.limits.name if arguments.limits else "none",
+        "Made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "Program": f"{NAME} {VERSION}; OpenVINO {version('openvino')}, "
+        f"PyTorch {version('torch')}, Python {platform.python_version()}",
+    }
+    for one in models:
+        summary["models"][one.name]["package"] = one.title
     write_cases(answers, output / "cases.csv")
     text = json.dumps(finite(summary), indent=1, allow_nan=False)
     (output / "summary.json").write_text(text + "\n", encoding="utf-8")

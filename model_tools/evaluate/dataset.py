@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from operators.errors import ConfigurationError
 
@@ -13,6 +16,7 @@ ATTRIBUTES = ("scanner", "field_strength", "group")
 MASKS = ("reference", "second_rater", "brain", "ignore")
 _BIDS = {"FLAIR": "flair", "T2w": "t2", "T1w": "t1", "PD": "pd", "PDw": "pd"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_SECOND = re.compile(r"rater-?2|second", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -122,64 +126,122 @@ def read_table(path: Path) -> tuple[Case, ...]:
     return tuple(cases.values())
 
 
+def _participants(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of participants.tsv by participant; empty without the file."""
+    path = folder / "participants.tsv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = [
+            {key: (value or "").strip() for key, value in row.items() if key}
+            for row in csv.DictReader(stream, delimiter="\t")
+        ]
+    for row in rows:
+        if row.get("aligned", "") not in ("", "n/a", "yes", "no"):
+            raise _fault(path, "aligned must be yes or no.")
+    return {
+        row.get("participant_id", ""): {k: v for k, v in row.items() if v != "n/a"} for row in rows
+    }
+
+
+def _sidecar(image: Path) -> Mapping[str, Any]:
+    """What the JSON file beside a BIDS image says; empty without one."""
+    path = image.with_name(f"{image.name.split('.')[0]}.json")
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _fault(path, f"It is no JSON ({error}).") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _scanner(row: Mapping[str, str], image: Path) -> tuple[str, str]:
+    """Scanner and field strength: as participants.tsv says, else as the image's JSON file does."""
+    beside = _sidecar(image)
+    maker = (beside.get("Manufacturer"), beside.get("ManufacturersModelName"))
+    field = beside.get("MagneticFieldStrength")
+    return (
+        row.get("scanner") or " ".join(str(part) for part in maker if part),
+        row.get("field_strength") or (f"{field:g}" if isinstance(field, int | float) else ""),
+    )
+
+
+def _bids_images(anatomy: Path, name: str) -> dict[str, Path]:
+    images: dict[str, Path] = {}
+    for file in sorted(anatomy.glob("*.nii*")):
+        role = _BIDS.get(file.name.split(".")[0].rsplit("_", 1)[-1])
+        if role is None:
+            continue
+        if role in images:
+            raise _fault(anatomy, f"{name} has two images for {role}.")
+        images[role] = file
+    return images
+
+
+def _bids_masks(folder: Path, parts: tuple[str, ...], name: str) -> dict[str, Path]:
+    """Masks of a session by what they are: see `read_bids`."""
+    found: dict[str, list[Path]] = {"reference": [], "second_rater": [], "brain": []}
+    for file in sorted((folder / "derivatives").rglob("*.nii*")):
+        path = file.relative_to(folder)
+        if not set(parts) <= set(re.split(r"[_/]", str(path))):
+            continue
+        if not re.search(r"_(dseg|mask)\.nii(\.gz)?$", file.name):
+            continue
+        if "brain" in str(path).lower():
+            found["brain"].append(file)
+        elif _SECOND.search(str(path)):
+            found["second_rater"].append(file)
+        else:
+            found["reference"].append(file)
+    if max(len(files) for files in found.values()) > 1:
+        raise _fault(
+            folder,
+            f"{name} has {len(found['reference'])} lesion masks, {len(found['second_rater'])} of a "
+            f"second rater and {len(found['brain'])} brain masks below derivatives.",
+            "Leave at most one of each, or give a table.",
+        )
+    if found["second_rater"] and not found["reference"]:
+        raise _fault(folder, f"{name} has a second rater without a reference.")
+    return {key: files[0] for key, files in found.items() if files}
+
+
 def read_bids(folder: Path) -> tuple[Case, ...]:
     """Read a BIDS folder: images in ``sub-*/[ses-*/]anat``, masks in ``derivatives``.
 
     A mask is a file ``*_dseg.nii.gz`` or ``*_mask.nii.gz`` below ``derivatives`` with the same
-    ``sub-`` and ``ses-``; one whose name or derivative folder holds "brain" is the brain mask. A
-    session without a lesion mask has no reference. ``scanner``, ``field_strength`` and ``group``
-    may stand in ``participants.tsv``.
+    ``sub-`` and ``ses-``; one whose name or derivative folder holds "brain" is the brain mask, one
+    with "rater2", "rater-2" or "second" another rater's. A session without a lesion mask has no
+    reference. ``scanner``, ``field_strength``, ``group`` and ``aligned`` may stand in
+    ``participants.tsv``; scanner and field strength are else those of the FLAIR's JSON file.
 
     Raises
     ------
     ConfigurationError
         If a session has several masks or two images of one role; or if there is no session.
     """
-    participants = folder / "participants.tsv"
-    known: dict[str, dict[str, str]] = {}
-    if participants.is_file():
-        with participants.open(newline="", encoding="utf-8-sig") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                known[row.get("participant_id", "")] = row
+    known = _participants(folder)
     cases = []
     for anatomy in sorted([*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")]):
         parts = anatomy.relative_to(folder).parts[:-1]
         name = "_".join(parts)
-        images: dict[str, Path] = {}
-        for file in sorted(anatomy.glob("*.nii*")):
-            role = _BIDS.get(file.name.split(".")[0].rsplit("_", 1)[-1])
-            if role is None:
-                continue
-            if role in images:
-                raise _fault(anatomy, f"{name} has two images for {role}.")
-            images[role] = file
-        masks = [
-            file
-            for file in sorted((folder / "derivatives").rglob("*.nii*"))
-            if set(parts) <= set(re.split(r"[_/]", str(file.relative_to(folder))))
-            and re.search(r"_(dseg|mask)\.nii(\.gz)?$", file.name)
-        ]
-        brains = [m for m in masks if "brain" in str(m.relative_to(folder)).lower()]
-        references = [m for m in masks if m not in brains]
+        images = _bids_images(anatomy, name)
         if not images:
             continue
-        if len(references) > 1 or len(brains) > 1:
-            raise _fault(
-                folder,
-                f"{name} has {len(references)} lesion masks and {len(brains)} brain masks below "
-                "derivatives.",
-                "Leave at most one of each, or give a table.",
-            )
+        masks = _bids_masks(folder, parts, name)
         row = known.get(parts[0], {})
+        scanner, strength = _scanner(row, images.get("flair", next(iter(images.values()))))
         cases.append(
             Case(
                 name=name,
                 images=images,
-                reference=references[0] if references else None,
-                brain=brains[0] if brains else None,
-                scanner=row.get("scanner") or "",
-                field_strength=row.get("field_strength") or "",
-                group=row.get("group") or "",
+                reference=masks.get("reference"),
+                second_rater=masks.get("second_rater"),
+                brain=masks.get("brain"),
+                scanner=scanner,
+                field_strength=strength,
+                group=row.get("group", ""),
+                aligned=row.get("aligned") == "yes",
             )
         )
     if not cases:

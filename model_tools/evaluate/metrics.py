@@ -21,6 +21,18 @@ from numpy.typing import NDArray
 MINIMUM_MM3 = 3.0
 OVERLAP = 0.1
 SIZES_MM3 = (3.0, 30.0, 100.0, 500.0, float("inf"))
+METRICS = (
+    "dice",
+    "precision",
+    "recall",
+    "f1",
+    "false_positives",
+    "volume_difference_ml",
+    "volume_difference_percent",
+    "surface_mm",
+    "hausdorff95_mm",
+)
+"""Of a case; what the tables show and a site can limit."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from model_tools.evaluate.candidates import CLASSICAL
+from model_tools.evaluate.loads import ordered
 from model_tools.evaluate.regions import REGIONS
-from model_tools.evaluate.report import number, ordered
+from model_tools.evaluate.report import number
 from operators.errors import ConfigurationError
 
 BEGIN = "<!-- segmentation: begin (written by python -m model_tools validation page) -->"

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from model_tools.evaluate.dataset import Case
+from model_tools.evaluate.documents import Section
 from model_tools.evaluate.examination import read_image
-from model_tools.evaluate.report import Section, number
+from model_tools.evaluate.report import number
 from model_tools.evaluate.store import REFERENCE, Store
 
 LEVELS = 4
@@ -188,6 +189,7 @@ def case_pictures(
                 f"Case {case.name}" + ("" if reference is not None else " (no reference)"),
                 lines,
                 figures=[] if picture is None else [(picture, caption)],
+                together=True,
             )
         )
     return sections

@@ -1,30 +1,19 @@
-"""The acceptance report: one content, written as HTML and as PDF."""
+"""The content of the acceptance report."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
-from reportlab.lib import colors
-from reportlab.lib.pagesizes import A4
-from reportlab.lib.styles import getSampleStyleSheet
-from reportlab.lib.units import mm
-from reportlab.platypus import Flowable, Image, Paragraph, SimpleDocTemplate, Spacer, Table
-
+from model_tools.evaluate.documents import FAIL, PASS, Section
+from model_tools.evaluate.figures import groups_figure, sizes_figure, volumes_figure
+from model_tools.evaluate.loads import ordered
+from model_tools.evaluate.metrics import METRICS
 from model_tools.evaluate.regions import REGIONS
-from model_tools.evaluate.summary import LOADS_ML, METRICS, Answers, load_class
-from operators.version import NAME, STATEMENT, VERSION
+from model_tools.evaluate.store import SECOND_RATER
+from model_tools.evaluate.summary import Answers
 
-matplotlib.use("Agg")
 TITLES = {
     "dice": "Dice",
     "precision": "Lesion-wise precision",
@@ -36,26 +25,10 @@ TITLES = {
     "surface_mm": "Mean surface distance, mm",
     "hausdorff95_mm": "95 % Hausdorff distance, mm",
     "volume_correlation": "Correlation of volumes",
+    "lowest_dice": "Lowest Dice of a case",
+    "lowest_f1": "Lowest lesion-wise F1 of a case",
+    "not_processed": "Cases not processed",
 }
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-
-
-@dataclass
-class Section:
-    """A heading with text, tables and figures, in this order.
-
-    Attributes
-    ----------
-    tables
-        Rows of cells; the first row is the heading.
-    figures
-        PNG or JPEG images with their captions.
-    """
-
-    title: str
-    text: list[str] = field(default_factory=list)
-    tables: list[list[list[str]]] = field(default_factory=list)
-    figures: list[tuple[bytes, str]] = field(default_factory=list)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -65,91 +38,13 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:.{digits}f}"
 
 
+def _interval(low: float, high: float) -> str:
+    return f" [{number(low)}, {number(high)}]" if math.isfinite(low) else ""
+
+
 def _mean(summary: Mapping[str, Any]) -> str:
-    interval = (
-        f" [{number(summary['low'])}, {number(summary['high'])}]"
-        if math.isfinite(summary["low"])
-        else ""
-    )
     deviation = f" ± {number(summary['deviation'])}" if math.isfinite(summary["deviation"]) else ""
-    return f"{number(summary['mean'])}{deviation}{interval}"
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110, bbox_inches="tight")
-    return stream.getvalue()
-
-
-def volumes_figure(scored: Mapping[str, Answers]) -> bytes:
-    """Reference against outlined volume, and their difference with limits of agreement."""
-    figure = Figure(figsize=(8.5, 3.8))
-    left, right = figure.subplots(1, 2)
-    top = 0.1
-    for colour, (name, answers) in zip(COLOURS * 9, scored.items(), strict=False):
-        reference = np.array([a["scores"]["reference_ml"] for a in answers])
-        outlined = np.array([a["scores"]["outlined_ml"] for a in answers])
-        top = max(top, *reference, *outlined)
-        left.plot(reference, outlined, "o", color=colour, label=name, markersize=4)
-        difference, mean = outlined - reference, (outlined + reference) / 2
-        right.plot(mean, difference, "o", color=colour, markersize=4)
-        right.axhline(difference.mean(), color=colour, linewidth=1)
-        if len(difference) > 1:
-            spread = 1.96 * difference.std(ddof=1)
-            for side in (-spread, spread):
-                right.axhline(difference.mean() + side, color=colour, linewidth=1, linestyle="--")
-    left.plot([0, top], [0, top], color="0.6", linewidth=1, zorder=0)
-    left.set(xlabel="reference, ml", ylabel="outlined, ml", title="Volume")
-    right.set(xlabel="mean, ml", ylabel="outlined - reference, ml", title="Limits of agreement")
-    left.legend(fontsize=7)
-    return _png(figure)
-
-
-def ordered(labels: Iterable[str]) -> list[str]:
-    """Classes of load from low to high, everything else by name."""
-    known = [load_class(ml) for ml in (0.0, *LOADS_ML)]
-    return sorted(labels, key=lambda one: (known.index(one) if one in known else -1, one))
-
-
-def groups_figure(models: Mapping[str, Any], key: str) -> bytes:
-    """Dice by scanner or load, side by side for the models."""
-    labels = ordered({label for model in models.values() for label in model[key]})
-    figure = Figure(figsize=(8.5, 3.2))
-    axes = figure.subplots()
-    width = 0.8 / len(models)
-    for place, (colour, (name, model)) in enumerate(zip(COLOURS * 9, models.items(), strict=False)):
-        values = [model[key].get(label, {}).get("dice", {}) for label in labels]
-        positions = np.arange(len(labels)) + (place - (len(models) - 1) / 2) * width
-        axes.bar(
-            positions,
-            [value.get("mean", np.nan) for value in values],
-            width * 0.9,
-            yerr=[
-                d if math.isfinite(d := value.get("deviation", np.nan)) else 0 for value in values
-            ],
-            color=colour,
-            label=name,
-        )
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set(ylabel="Dice (mean, SD)", ylim=(0, 1))
-    axes.legend(fontsize=7)
-    return _png(figure)
-
-
-def sizes_figure(models: Mapping[str, Any]) -> bytes:
-    """Dice against the number of training cases."""
-    figure = Figure(figsize=(5, 3.2))
-    axes = figure.subplots()
-    points = sorted(
-        (model["training_cases"], model["metrics"]["dice"]["mean"], name)
-        for name, model in models.items()
-        if model["training_cases"] is not None
-    )
-    axes.plot([p[0] for p in points], [p[1] for p in points], "o-", color=COLOURS[0])
-    for count, dice, name in points:
-        axes.annotate(name, (count, dice), fontsize=7)
-    axes.set(xlabel="training cases", ylabel="Dice (mean)", ylim=(0, 1))
-    return _png(figure)
+    return f"{number(summary['mean'])}{deviation}{_interval(summary['low'], summary['high'])}"
 
 
 def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
@@ -157,64 +52,23 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
     models: Mapping[str, Any] = summary["models"]
     scored = {name: [a for a in answers if a["model"] == name and a["scores"]] for name in models}
     scored = {name: found for name, found in scored.items() if found}
-    first = Section(
-        "Result",
-        [f"{NAME} {VERSION}. {STATEMENT}"],
-        [[["Model", "Cases", "Not processed", "Limits of the site", "Hash"]]],
-    )
-    for name, model in models.items():
-        verdict = "none set" if not model["limits"] else "PASS" if model["passed"] else "FAIL"
-        first.tables[0].append(
-            [name, str(model["cases"]), str(len(model["failures"])), verdict, model["sha256"][:12]]
-        )
-    for name, model in models.items():
-        if model["limits"]:
-            rows = [[f"{name}: limit", "least", "most", "measured", ""]]
-            for one in model["limits"]:
-                rows.append(
-                    [
-                        TITLES[one["metric"]],
-                        number(one["least"]),
-                        number(one["most"]),
-                        number(one["value"]),
-                        "pass" if one["passed"] else "FAIL",
-                    ]
-                )
-            first.tables.append(rows)
-    metrics = Section(
-        "Metrics",
-        [
-            "Mean ± standard deviation over the cases [95 % bootstrap interval of the mean]. A "
-            "lesion is a 26-connected component of at least 3 mm³; it counts as found if at least "
-            "a tenth of it lies in the other mask."
-        ],
-        [[["", *models]]],
-    )
-    for metric in METRICS:
-        cells = [_mean(model["metrics"][metric]) for model in models.values()]
-        metrics.tables[0].append([TITLES[metric], *cells])
-    metrics.tables[0].append(
-        [
-            "Correlation of volumes",
-            *(number(model["volumes"]["correlation"]) for model in models.values()),
-        ]
-    )
-    sections = [first, metrics]
+    sections = [_result(models)]
+    if any(model["limits"] for model in models.values()):
+        sections.append(_limits(models))
+    sections += [_acceptance(summary), _metrics(models)]
     if scored:
+        picture = volumes_figure(scored, {name: models[name]["volumes"] for name in scored})
         sections.append(
-            Section("Volumes", figures=[(volumes_figure(scored), "Each point is a case.")])
+            Section(
+                "Volumes",
+                [
+                    "Each point is a case. Lines: mean difference, and limits of agreement "
+                    "(1.96 standard deviations; Bland and Altman)."
+                ],
+                figures=[(picture, "Volume outlined against the reference's.")],
+            )
         )
-    recall = Section(
-        "Lesions by size", ["Share of the reference lesions found."], [[["", *models]]]
-    )
-    for size in next(iter(models.values()))["by_size"]:
-        cells = [
-            f"{number(m['by_size'][size]['recall'])} of {m['by_size'][size]['lesions']:.0f}"
-            for m in models.values()
-        ]
-        recall.tables[0].append([size.replace("mm3", "mm³"), *cells])
-    sections.append(recall)
-    sections.append(_regions(models))
+    sections += [_sizes(models), _regions(models)]
     for key, title in (
         ("load", "load"),
         ("scanner", "scanner"),
@@ -222,7 +76,7 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
         ("group", "group"),
     ):
         if any(model[f"by_{key}"] for model in models.values()):
-            sections.append(_groups(models, f"by_{key}", title))
+            sections.append(_groups(models, scored, key, title))
     for title, rows in (
         ("Models compared on the same cases", summary["comparisons"]),
         ("Without the T1", summary["without_t1"]),
@@ -231,9 +85,10 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
         if rows:
             sections.append(_comparison(title, rows))
     if any(model["training_cases"] is not None for model in models.values()):
-        sections.append(
-            Section("Training set", figures=[(sizes_figure(models), "Dice by training cases.")])
-        )
+        figure = (sizes_figure(models), "Dice by training cases.")
+        sections.append(Section("Training set", figures=[figure], together=True))
+    if scored:
+        sections.append(_cases(scored))
     if any(model["without_reference"] for model in models.values()):
         sections.append(_without_reference(models))
     seen = [[name, ", ".join(model["seen"])] for name, model in models.items() if model["seen"]]
@@ -256,52 +111,200 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
     return sections
 
 
+def _result(models: Mapping[str, Any]) -> Section:
+    rows = [["Model", "Dice", "Lesion-wise F1", "Cases", "Not processed", "Limits of the site"]]
+    for name, model in models.items():
+        verdict = (PASS if model["passed"] else FAIL) if model["limits"] else "none set"
+        rows.append(
+            [
+                name,
+                _mean(model["metrics"]["dice"]),
+                _mean(model["metrics"]["f1"]),
+                str(model["cases"]),
+                str(len(model["failures"])),
+                "not held to them" if name == SECOND_RATER else verdict,
+            ]
+        )
+    return Section("Result", tables=[rows])
+
+
+def _limits(models: Mapping[str, Any]) -> Section:
+    held = {name: model["limits"] for name, model in models.items() if model["limits"]}
+    section = Section(
+        "Limits of the site",
+        ["Measured, and whether the limit is kept. A limit without a measured value is not kept."],
+        [[["Limit", "Least", "Most", *(cell for name in held for cell in (name, ""))]]],
+    )
+    for place, limit in enumerate(next(iter(held.values()))):
+        title = TITLES[limit["metric"]]
+        if limit["part"]:
+            part = limit["label"].replace("_", " ").replace("mm3", "mm³")
+            title = f"{title}: {limit['part'].removeprefix('by_').replace('_', ' ')} {part}"
+        row = [title, number(limit["least"]), number(limit["most"])]
+        for own in held.values():
+            row += [number(own[place]["value"]), PASS if own[place]["passed"] else FAIL]
+        section.tables[0].append(row)
+    return section
+
+
+def _acceptance(summary: Mapping[str, Any]) -> Section:
+    """What was tested with what, and the place to sign."""
+    made = [["", "What"], *([key, value] for key, value in summary.get("made", {}).items())]
+    models = [["Model", "Package", "Sequences", "Hash (SHA-256, first 16)"]]
+    for name, model in summary["models"].items():
+        if name != SECOND_RATER:
+            models.append(
+                [
+                    name,
+                    str(model.get("package", "")),
+                    ", ".join(model["roles"]),
+                    model["sha256"][:16],
+                ]
+            )
+    signed = [["", "Name", "Date", "Signature"], *([who, *[" " * 30] * 3] for who in _SIGNED)]
+    tables = [made, models, signed] if len(made) > 1 else [models, signed]
+    return Section("What was tested", tables=tables, together=True)
+
+
+_SIGNED = ("Performed by", "Accepted for use by")
+
+
+def _metrics(models: Mapping[str, Any]) -> Section:
+    section = Section(
+        "Metrics",
+        [
+            "Mean ± standard deviation over the cases [95 % bootstrap interval of the mean]. A "
+            "lesion is a 26-connected component of at least 3 mm³; it counts as found if at least "
+            "a tenth of it lies in the other mask."
+        ],
+        [[["", *models]]],
+    )
+    rows = section.tables[0]
+    for metric in METRICS:
+        rows.append([TITLES[metric], *(_mean(one["metrics"][metric]) for one in models.values())])
+    volumes = [model["volumes"] for model in models.values()]
+    rows.append(
+        [
+            TITLES["volume_correlation"],
+            *(
+                number(one["correlation"])
+                + _interval(
+                    one.get("correlation_low", math.nan), one.get("correlation_high", math.nan)
+                )
+                for one in volumes
+            ),
+        ]
+    )
+    rows.append(
+        [
+            "Limits of agreement, ml",
+            *(
+                f"{number(one['lower'])} to {number(one['upper'])}"
+                if math.isfinite(one["lower"])
+                else "–"
+                for one in volumes
+            ),
+        ]
+    )
+    return section
+
+
+def _share(part: Mapping[str, Any], name: str, count: str) -> str:
+    """A share with its interval and of how many; a dash where there is nothing to count."""
+    if not part[count] > 0:
+        return "–"
+    interval = _interval(part[f"{name}_low"], part[f"{name}_high"])
+    return f"{number(part[name])}{interval} of {part[count]:.0f}"
+
+
+def _sizes(models: Mapping[str, Any]) -> Section:
+    section = Section(
+        "Lesions by size",
+        ["Share of the reference lesions found [95 % bootstrap interval over the cases]."],
+        [[["", *models]]],
+    )
+    for size in next(iter(models.values()))["by_size"]:
+        cells = [_share(model["by_size"][size], "recall", "lesions") for model in models.values()]
+        section.tables[0].append([size.replace("mm3", "mm³"), *cells])
+    return section
+
+
 def _regions(models: Mapping[str, Any]) -> Section:
     section = Section(
         "Lesions by region",
         [
             "By the patient's own ventricles and cortex, as in the application. Recall of the "
             "reference lesions that lie in the region, precision of the outlined ones that do, and "
-            "volume outlined of volume in the reference; all cases together."
+            "volume outlined of volume in the reference; all cases together [95 % bootstrap "
+            "interval over the cases]."
         ],
     )
-    for share, of, title in (
-        ("recall", "lesions", "Recall"),
-        ("precision", "outlined", "Precision"),
-    ):
+    shown = [
+        region
+        for region in REGIONS
+        if any(one["by_region"][region][k] for one in models.values() for k in _COUNTED)
+    ]
+    tables: list[tuple[str, Any]] = [
+        ("Recall", lambda part: _share(part, "recall", "lesions")),
+        ("Precision", lambda part: _share(part, "precision", "outlined")),
+        (
+            "Volume, ml",
+            lambda part: f"{number(part['outlined_ml'], 1)} of {number(part['reference_ml'], 1)}",
+        ),
+    ]
+    for title, cell in tables:
         rows = [[title, *models]]
-        for region in REGIONS:
-            parts = [model["by_region"][region] for model in models.values()]
-            if any(part["lesions"] or part["outlined"] for part in parts):
-                cells = [f"{number(part[share])} of {part[of]:.0f}" for part in parts]
-                rows.append([region.replace("_", " "), *cells])
-        section.tables.append(rows)
-    rows = [["Volume, ml", *models]]
-    for region in REGIONS:
-        parts = [model["by_region"][region] for model in models.values()]
-        if any(part["lesions"] or part["outlined"] for part in parts):
-            cells = [
-                f"{number(part['outlined_ml'], 1)} of {number(part['reference_ml'], 1)}"
-                for part in parts
-            ]
+        for region in shown:
+            cells = [cell(model["by_region"][region]) for model in models.values()]
             rows.append([region.replace("_", " "), *cells])
-    section.tables.append(rows)
+        section.tables.append(rows)
     return section
 
 
-def _groups(models: Mapping[str, Any], key: str, title: str) -> Section:
+_COUNTED = ("lesions", "outlined")
+
+
+def _groups(
+    models: Mapping[str, Any], scored: Mapping[str, Answers], key: str, title: str
+) -> Section:
     rows = [[title, "metric", *models]]
-    for label in ordered({label for model in models.values() for label in model[key]}):
+    for label in ordered({label for model in models.values() for label in model[f"by_{key}"]}):
         for metric in ("dice", "f1", "volume_difference_ml"):
             cells = []
             for model in models.values():
-                part = model[key].get(label)
+                part = model[f"by_{key}"].get(label)
                 cells.append(
                     "–" if part is None else f"{_mean(part[metric])}, n={part['dice']['cases']}"
                 )
             rows.append([label, TITLES[metric], *cells])
-    figure = (groups_figure(models, key), "Dice, mean and SD.")
+    figure = (groups_figure(scored, key), "Dice of each case; bar and line: mean, SD.")
     return Section(f"By {title}", tables=[rows], figures=[figure])
+
+
+def _cases(scored: Mapping[str, Answers]) -> Section:
+    """Every case with a reference: what a physicist looks up when a mean surprises."""
+    known = {(a["case"], name): a for name, found in scored.items() for a in found}
+    section = Section(
+        "Each case",
+        ["Dice / lesion-wise F1 / outlined ml. All metrics of every case are in cases.csv."],
+        [[["Case", "Scanner", "Reference, ml", *scored]]],
+    )
+    for case in sorted({case for case, _ in known}):
+        own = [known.get((case, name)) for name in scored]
+        first = next(one for one in own if one is not None)
+        cells = []
+        for one in own:
+            if one is None:
+                cells.append("–")
+                continue
+            values = one["scores"]
+            cells.append(
+                f"{number(values['dice'])} / {number(values['f1'])} / "
+                f"{number(values['outlined_ml'], 1)}"
+            )
+        reference = number(first["scores"]["reference_ml"], 1)
+        section.tables[0].append([case, str(first["scanner"]), reference, *cells])
+    return section
 
 
 def _without_reference(models: Mapping[str, Any]) -> Section:
@@ -349,73 +352,3 @@ def _comparison(title: str, rows: Sequence[Mapping[str, Any]]) -> Section:
             ]
         )
     return section
-
-
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;color:#222}
-table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:.3em .6em;
-text-align:left}th{background:#f0f3f6}img{max-width:100%}"""
-
-
-def write_html(sections: Sequence[Section], title: str, path: Path) -> None:
-    """One file without anything from outside."""
-    parts = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
-        f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>",
-    ]
-    for section in sections:
-        parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        parts += [f"<p>{html.escape(text)}</p>" for text in section.text]
-        for rows in section.tables:
-            parts.append("<table>")
-            for place, row in enumerate(rows):
-                tag = "td" if place else "th"
-                cells = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
-                parts.append(f"<tr>{cells}</tr>")
-            parts.append("</table>")
-        for image, caption in section.figures:
-            encoded = base64.b64encode(image).decode()
-            kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
-            source = f"data:image/{kind};base64,{encoded}"
-            parts.append(
-                f'<figure><img alt="{html.escape(caption)}" src="{source}">'
-                f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-            )
-    parts.append("</body></html>")
-    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
-
-
-def write_pdf(sections: Sequence[Section], title: str, path: Path) -> None:
-    """The same as PDF."""
-    styles = getSampleStyleSheet()
-    small = styles["BodyText"].clone("small", fontSize=8, leading=10)
-    flow: list[Flowable] = [Paragraph(html.escape(title), styles["Title"])]
-    for section in sections:
-        flow.append(Paragraph(html.escape(section.title), styles["Heading2"]))
-        flow += [Paragraph(html.escape(text), styles["BodyText"]) for text in section.text]
-        for rows in section.tables:
-            cells = [[Paragraph(html.escape(cell), small) for cell in row] for row in rows]
-            table = Table(cells, hAlign="LEFT", repeatRows=1)
-            table.setStyle(
-                [
-                    ("GRID", (0, 0), (-1, -1), 0.4, colors.HexColor("#cccccc")),
-                    ("BACKGROUND", (0, 0), (-1, 0), colors.HexColor("#f0f3f6")),
-                    ("VALIGN", (0, 0), (-1, -1), "TOP"),
-                ]
-            )
-            flow += [table, Spacer(0, 4 * mm)]
-        for image, caption in section.figures:
-            picture = Image(io.BytesIO(image))
-            scale = min(1.0, 170 * mm / picture.imageWidth)
-            picture.drawWidth = picture.imageWidth * scale
-            picture.drawHeight = picture.imageHeight * scale
-            flow += [picture, Paragraph(html.escape(caption), small)]
-    document = SimpleDocTemplate(
-        str(path),
-        pagesize=A4,
-        title=title,
-        author=f"{NAME} {VERSION}",
-        leftMargin=18 * mm,
-        rightMargin=18 * mm,
-    )
-    document.build(flow)

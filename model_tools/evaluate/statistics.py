@@ -35,17 +35,76 @@ class Summary:
 
 
 def bootstrap(
-    values: Values, statistic: Callable[[Values], float], seed: int = 0
+    values: Values, statistic: Callable[[Values], Values], seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of a statistic of the rows (Efron 1979); nan for under two rows."""
+    """95 % percentile interval of a statistic of the rows (Efron 1979); nan for under two rows.
+
+    Parameters
+    ----------
+    values
+        (n, …): a row for each case.
+    statistic
+        Maps all samples at once, (resamples, n, …), to their statistics, (resamples,).
+    seed
+        Of the samples.
+    """
     if len(values) < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    drawn = [
-        statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)
-    ]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    found = statistic(values[rng.integers(len(values), size=(RESAMPLES, len(values)))])
+    if not np.isfinite(found).any():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(found, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _mean(samples: Values) -> Values:
+    return np.asarray(samples.mean(axis=1))
+
+
+def _correlation(samples: Values) -> Values:
+    """Pearson's r of (…, n, 2); nan where one of the two does not vary."""
+    varies = (np.ptp(samples, axis=-2) > 0).all(axis=-1)
+    centred = samples - samples.mean(axis=-2, keepdims=True)
+    product = (centred[..., 0] * centred[..., 1]).sum(axis=-1)
+    size = np.sqrt((centred**2).sum(axis=-2).prod(axis=-1))
+    return np.where(varies, product / np.where(varies, size, 1), np.nan)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of all cases' lesions together.
+
+    Attributes
+    ----------
+    share
+        Hits of lesions; nan without lesions.
+    low, high
+        95 % bootstrap interval; whole cases are drawn, as lesions of one patient belong together.
+    """
+
+    share: float
+    low: float
+    high: float
+
+
+def pool(shares: Sequence[float], counts: Sequence[float]) -> Share:
+    """The share over all cases, from each case's share and count; cases without any do not count.
+
+    Parameters
+    ----------
+    shares
+        Of each case; whatever where its count is 0.
+    counts
+        Lesions of each case.
+    """
+    pairs = [(s * n, n) for s, n in zip(shares, counts, strict=True) if n > 0]
+    nan = float("nan")
+    if not pairs:
+        return Share(nan, nan, nan)
+    rows = np.asarray(pairs, dtype=np.float64)
+    low, high = bootstrap(rows, lambda drawn: drawn[..., 0].sum(axis=1) / drawn[..., 1].sum(axis=1))
+    return Share(float(rows[:, 0].sum() / rows[:, 1].sum()), low, high)
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -54,7 +113,7 @@ def summarise(values: Sequence[float]) -> Summary:
     if not len(known):
         nan = float("nan")
         return Summary(nan, nan, nan, nan, 0)
-    low, high = bootstrap(known, lambda rows: float(rows.mean()))
+    low, high = bootstrap(known, _mean)
     deviation = float(known.std(ddof=1)) if len(known) > 1 else float("nan")
     return Summary(float(known.mean()), deviation, low, high, len(known))
 
@@ -87,14 +146,8 @@ def agreement(reference_ml: Sequence[float], outlined_ml: Sequence[float]) -> Ag
     difference = pairs[:, 1] - pairs[:, 0]
     nan = float("nan")
     spread = float(difference.std(ddof=1)) if len(pairs) > 1 else nan
-
-    def correlation(rows: Values) -> float:
-        if len(rows) < 3 or not bool(np.all(rows.std(axis=0) > 0)):
-            return nan
-        return float(np.atleast_2d(np.corrcoef(rows.T))[0, 1])
-
-    known = correlation(pairs)
-    low, high = bootstrap(pairs, correlation) if np.isfinite(known) else (nan, nan)
+    known = float(_correlation(pairs)) if len(pairs) > 2 else nan
+    low, high = bootstrap(pairs, _correlation) if np.isfinite(known) else (nan, nan)
     bias = float(difference.mean())
     return Agreement(bias, bias - 1.96 * spread, bias + 1.96 * spread, known, low, high)
 
@@ -129,7 +182,7 @@ def compare_paired(a: Sequence[float], b: Sequence[float]) -> Comparison:
     nan = float("nan")
     if not len(difference):
         return Comparison(nan, nan, nan, nan, nan, 0)
-    low, high = bootstrap(difference, lambda rows: float(rows.mean()))
+    low, high = bootstrap(difference, _mean)
     t = p = nan
     if len(difference) > 1 and difference.std() > 0:
         test = stats.ttest_rel(pairs[:, 1], pairs[:, 0])

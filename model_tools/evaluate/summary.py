@@ -5,88 +5,21 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from model_tools.evaluate.dataset import ATTRIBUTES
-from model_tools.evaluate.metrics import SIZES_MM3, size_name
+from model_tools.evaluate.limits import LOWEST, Limit, check
+from model_tools.evaluate.loads import load_class
+from model_tools.evaluate.metrics import METRICS, SIZES_MM3, size_name
 from model_tools.evaluate.regions import REGIONS
-from model_tools.evaluate.statistics import agreement, compare_paired, summarise
-from operators.errors import ConfigurationError
+from model_tools.evaluate.statistics import agreement, compare_paired, pool, summarise
+from model_tools.evaluate.store import SECOND_RATER
 
-METRICS = (
-    "dice",
-    "precision",
-    "recall",
-    "f1",
-    "false_positives",
-    "volume_difference_ml",
-    "volume_difference_percent",
-    "surface_mm",
-    "hausdorff95_mm",
-)
 COMPARED = ("dice", "f1", "precision", "recall")
-LOADS_ML = (5.0, 15.0)
 Answers = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A limit of the site: on the mean of a metric, or on ``volume_correlation``.
-
-    Attributes
-    ----------
-    metric
-        One of `METRICS`, or ``volume_correlation``.
-    least, most
-        Bounds; None for none.
-    """
-
-    metric: str
-    least: float | None
-    most: float | None
-
-
-def read_limits(path: Path) -> tuple[Limit, ...]:
-    """Read a site's limits: a YAML mapping ``metric: {min: x, max: y}``.
-
-    Raises
-    ------
-    ConfigurationError
-        If a metric is unknown or a bound is no number.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        limits = []
-        for metric, bounds in content.items():
-            if metric not in (*METRICS, "volume_correlation"):
-                raise ValueError(f"{metric} is no metric")
-            if not isinstance(bounds, dict) or not bounds or set(bounds) - {"min", "max"}:
-                raise ValueError(f"{metric} needs min, max or both")
-            values = {key: float(value) for key, value in bounds.items()}
-            limits.append(Limit(metric, values.get("min"), values.get("max")))
-        return tuple(limits)
-    except (OSError, AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(
-            path.name,
-            f"It is no table of limits ({error}).",
-            "Write lines such as: dice: {min: 0.6}.",
-        ) from error
-
-
-def load_class(reference_ml: float) -> str:
-    """Load class of a case by its reference volume."""
-    if reference_ml < LOADS_ML[0]:
-        return f"under {LOADS_ML[0]:g} ml"
-    return (
-        f"{LOADS_ML[0]:g}-{LOADS_ML[1]:g} ml"
-        if reference_ml < LOADS_ML[1]
-        else (f"{LOADS_ML[1]:g} ml and more")
-    )
 
 
 def group(answers: Answers, key: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -118,15 +51,12 @@ def by_size(answers: Answers) -> dict[str, dict[str, float]]:
     for low, high in pairwise(SIZES_MM3):
         name = size_name(low, high)
         counts = _column(answers, f"count_{name}")
-        found = [
-            count * recall
-            for count, recall in zip(counts, _column(answers, f"recall_{name}"), strict=True)
-            if count
-        ]
-        total = sum(counts)
+        found = pool(_column(answers, f"recall_{name}"), counts)
         result[f"{name} mm3"] = {
-            "lesions": total,
-            "recall": sum(found) / total if total else float("nan"),
+            "lesions": sum(counts),
+            "recall": found.share,
+            "recall_low": found.low,
+            "recall_high": found.high,
         }
     return result
 
@@ -137,23 +67,22 @@ def by_region(answers: Answers) -> dict[str, dict[str, float]]:
     def total(name: str) -> float:
         return sum(value for value in _column(answers, name) if math.isfinite(value))
 
-    def share(name: str, count: str) -> float:
-        pairs = zip(_column(answers, name), _column(answers, count), strict=True)
-        known = [(value, number) for value, number in pairs if number > 0]
-        among = sum(number for _, number in known)
-        return sum(v * number for v, number in known) / among if among else float("nan")
-
-    return {
-        region: {
+    result: dict[str, dict[str, float]] = {}
+    for region in REGIONS:
+        entry = {
             "lesions": total(f"count_{region}"),
-            "recall": share(f"recall_{region}", f"count_{region}"),
             "outlined": total(f"outlined_count_{region}"),
-            "precision": share(f"precision_{region}", f"outlined_count_{region}"),
             "reference_ml": total(f"reference_ml_{region}"),
             "outlined_ml": total(f"outlined_ml_{region}"),
         }
-        for region in REGIONS
-    }
+        for name, count in (("recall", "count"), ("precision", "outlined_count")):
+            found = pool(
+                _column(answers, f"{name}_{region}"), _column(answers, f"{count}_{region}")
+            )
+            entry[name] = found.share
+            entry[f"{name}_low"], entry[f"{name}_high"] = found.low, found.high
+        result[region] = entry
+    return result
 
 
 def shown_alone(answers: Answers) -> dict[str, dict[str, float | str]]:
@@ -187,24 +116,6 @@ def without_t1(models: Sequence[str], roles: Mapping[str, Sequence[str]]) -> lis
     ]
 
 
-def check(model: Mapping[str, Any], limits: Sequence[Limit]) -> list[dict[str, Any]]:
-    """Each limit with the measured value and whether it is kept; no value counts as not kept."""
-    result = []
-    for limit in limits:
-        value = (
-            model["volumes"]["correlation"]
-            if limit.metric == "volume_correlation"
-            else model["metrics"][limit.metric]["mean"]
-        )
-        passed = (
-            math.isfinite(value)
-            and (limit.least is None or value >= limit.least)
-            and (limit.most is None or value <= limit.most)
-        )
-        result.append({**asdict(limit), "value": value, "passed": passed})
-    return result
-
-
 def summarise_all(
     answers: Answers,
     models: Sequence[str],
@@ -223,7 +134,7 @@ def summarise_all(
     models
         Their names; the first one is what the others are compared with.
     limits
-        The site's limits, for every model.
+        The site's limits, for every model; the second rater is not held to them.
     left_out
         Scanner to the name of the model that was trained without it (leave-one-scanner-out).
     training_sizes
@@ -254,6 +165,10 @@ def summarise_all(
             "roles": list((roles or {}).get(name, ())),
             "training_cases": (training_sizes or {}).get(name),
             "metrics": table(own),
+            "lowest": {
+                metric: min((a["scores"][metric] for a in own), default=float("nan"))
+                for metric in LOWEST
+            },
             "volumes": asdict(agreement(_column(own, "reference_ml"), _column(own, "outlined_ml")))
             if own
             else {key: float("nan") for key in ("bias", "lower", "upper", "correlation")},
@@ -265,9 +180,9 @@ def summarise_all(
             },
             "without_reference": shown_alone([a for a in answers if a["model"] == name]),
         }
-        entry["limits"] = check(entry, limits)
+        entry["limits"] = check(entry, () if name == SECOND_RATER else limits)
         entry["passed"] = (
-            bool(limits) and bool(own) and all(one["passed"] for one in entry["limits"])
+            bool(entry["limits"]) and bool(own) and all(one["passed"] for one in entry["limits"])
         )
         result["models"][name] = entry
     for other in models[1:]:

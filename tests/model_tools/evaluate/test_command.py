@@ -1,4 +1,4 @@
-"""The whole command on small cases: three with a reference, one of them as DICOM, one without."""
+"""The whole command on small cases: a table with DICOM and NIfTI, and a BIDS folder."""
 
 from __future__ import annotations
 
@@ -93,11 +93,14 @@ def test_evaluation_of_models_side_by_side(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = tmp_path / "limits.yaml"
-    limits.write_text("dice: {min: 0.3}\nfalse_positives: {max: 100}\n")
+    limits.write_text(
+        "dice: {min: 0.3}\nfalse_positives: {max: 100}\nby_load: {under 5 ml: {f1: {min: 0.3}}}\n"
+    )
+    # a whole ensemble, and single members where one network proves as much
     arguments = [
         table,
         *("-m", f"full={MODELS / 'brain_ms_flair_t2_t1'}"),
-        *("-m", f"two={MODELS / 'brain_ms_flair_t2'}"),
+        *("-m", f"two={MODELS / 'brain_ms_flair_t2'}#2"),
         *("-m", f"member={MODELS / 'brain_ms_flair_t2'}#0", "-m", "classical"),
         *("-o", tmp_path / "out", "--limits", limits, "--left-out", "A=two"),
         *("--training-cases", "full=20", "--training-cases", "two=10"),
@@ -115,6 +118,8 @@ def test_evaluation_of_models_side_by_side(
     assert two["metrics"]["dice"]["mean"] > 0.3
     assert two["passed"] is True
     assert classical["roles"] == ["flair"]
+    assert full["package"].startswith("brain_ms_flair_t2_t1 ")
+    assert summary["made"]["Data set"] == "cases.csv, 4 cases, 3 with a reference"
     assert {one["scanner"] for one in summary["left_out"]} == {"A"}
     assert {(one["first"], one["second"]) for one in summary["without_t1"]} == {
         ("full", "two"),
@@ -153,17 +158,45 @@ def test_evaluation_of_models_side_by_side(
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
     ) as cluster:
-        evaluate(monkeypatch, *arguments, "--scheduler", cluster.scheduler_address)
+        evaluate(monkeypatch, *arguments, "--scheduler", cluster.scheduler_address, "--pictures", 1)
     assert answer.stat().st_mtime_ns == before
     again = json.loads((tmp_path / "out/summary.json").read_text())
     assert again["models"]["two"]["metrics"] == two["metrics"]
+    assert (tmp_path / "out/report.html").read_text().count("data:image/jpeg") == 1
 
-    # zeros for what is missing, only where it is asked for
-    evaluate(monkeypatch, *arguments, "--jobs", 2, "--memory-gb", 5, "--fill-missing")
-    filled = json.loads((tmp_path / "out/summary.json").read_text())["models"]["full"]
-    assert (filled["cases"], filled["failures"]) == (3, {})
-    told = json.loads((tmp_path / "out/answers/full/c3.json").read_text())
+
+def test_a_bids_folder_in_processes_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two sessions at once, one without the T1, which is replaced by zeros as asked for."""
+    folder = tmp_path / "bids"
+    for name, seed in (("sub-01/ses-1", 3), ("sub-01/ses-2", 4)):
+        stem = name.replace("/", "_")
+        anatomy, derived = folder / name / "anat", folder / "derivatives/manual" / name / "anat"
+        anatomy.mkdir(parents=True)
+        derived.mkdir(parents=True)
+        make_case(tmp_path, seed)
+        for role, suffix in (("flair", "FLAIR"), ("t2", "T2w"), ("t1", "T1w")):
+            if (role, seed) != ("t1", 4):
+                (tmp_path / f"{seed}_{role}.nii.gz").rename(anatomy / f"{stem}_{suffix}.nii.gz")
+        (tmp_path / f"{seed}_mask.nii.gz").rename(derived / f"{stem}_dseg.nii.gz")
+        (anatomy / f"{stem}_FLAIR.json").write_text('{"MagneticFieldStrength": 3}')
+    (folder / "participants.tsv").write_text("participant_id\taligned\nsub-01\tyes\n")
+    arguments = [
+        folder,
+        *("-m", f"full={MODELS / 'brain_ms_flair_t2_t1'}#0", "-o", tmp_path / "out"),
+        *("--jobs", 2, "--memory-gb", 5, "--fill-missing", "--pictures", 0),
+    ]
+    evaluate(monkeypatch, *arguments)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    full = summary["models"]["full"]
+    assert (full["cases"], full["failures"]) == (2, {})
+    assert full["metrics"]["dice"]["mean"] > 0.3
+    assert full["by_field_strength"]["3"]["dice"]["cases"] == 2
+    told = json.loads((tmp_path / "out/answers/full/sub-01_ses-2.json").read_text())
     assert told["remark"] == "t1 replaced by zeros"
+    said = capsys.readouterr().err
+    assert "2/2 sub-01_ses-" in said
 
 
 def test_faulty_arguments(

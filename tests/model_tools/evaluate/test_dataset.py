@@ -87,6 +87,38 @@ def test_bids_folder(tmp_path: Path) -> None:
     assert (three.brain is not None, three.scanner) == (True, "Prisma")
 
 
+def test_bids_says_the_scanner_beside_the_image_or_in_its_table(tmp_path: Path) -> None:
+    folder = bids(tmp_path)
+    beside = folder / "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.json"
+    beside.write_text(
+        '{"Manufacturer": "Siemens", "ManufacturersModelName": "Aera",'
+        ' "MagneticFieldStrength": 1.5}'
+    )
+    beside = folder / "sub-02/anat/sub-02_FLAIR.json"
+    beside.write_text('{"ManufacturersModelName": "Skyra", "MagneticFieldStrength": 3}')
+    (folder / "participants.tsv").write_text(
+        "participant_id\tscanner\taligned\tgroup\nsub-01\tn/a\tyes\tn/a\nsub-02\tPrisma\tno\t2D\n"
+    )
+    rater = folder / "derivatives/rater2/sub-02/anat/sub-02_dseg.nii.gz"
+    rater.parent.mkdir(parents=True)
+    rater.touch()
+    one, two, three = read_dataset(folder)
+    assert (one.scanner, one.field_strength, one.aligned) == ("Siemens Aera", "1.5", True)
+    assert (two.scanner, two.field_strength, two.aligned, two.group) == ("", "", True, "")
+    assert (three.scanner, three.field_strength, three.aligned) == ("Prisma", "3", False)
+    assert (three.second_rater, three.group, two.second_rater) == (rater, "2D", None)
+    beside.write_text("{")
+    with pytest.raises(ConfigurationError, match="no JSON"):
+        read_dataset(folder)
+    beside.unlink()
+    (folder / "derivatives/lesions/sub-02/anat/sub-02_dseg.nii.gz").unlink()
+    with pytest.raises(ConfigurationError, match="second rater without a reference"):
+        read_dataset(folder)
+    (folder / "participants.tsv").write_text("participant_id\taligned\nsub-01\t1\n")
+    with pytest.raises(ConfigurationError, match="aligned must be"):
+        read_dataset(folder)
+
+
 def test_bids_session_without_a_mask_has_no_reference(tmp_path: Path) -> None:
     mask = next(bids(tmp_path).rglob("sub-02_dseg.nii.gz"))
     mask.with_name("sub-02_desc-two_dseg.nii.gz").touch()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from model_tools.evaluate.statistics import agreement, compare_paired, summarise
+from model_tools.evaluate.statistics import agreement, compare_paired, pool, summarise
 
 
 def test_summary_leaves_out_what_has_no_value() -> None:
@@ -52,3 +52,15 @@ def test_paired_comparison() -> None:
     assert (found.t, found.p) == (pytest.approx(expected.statistic), pytest.approx(expected.pvalue))
     assert math.isnan(compare_paired([1.0, 2.0], [1.0, 2.0]).p)
     assert compare_paired([float("nan")], [1.0]).cases == 0
+
+
+def test_a_share_of_all_lesions_draws_whole_cases() -> None:
+    # 1 of 1, 0 of 3, 2 of 4; a case without any lesion says nothing
+    found = pool([1.0, 0.0, 0.5, float("nan")], [1, 3, 4, 0])
+    assert found.share == pytest.approx(3 / 8)
+    assert found.low == 0, "the second case alone may be drawn"
+    assert found.share < found.high <= 1
+    nothing = pool([float("nan")], [0])
+    assert np.isnan([nothing.share, nothing.low, nothing.high]).all()
+    alone = pool([0.5], [4])
+    assert (alone.share, np.isnan(alone.low)) == (0.5, True)

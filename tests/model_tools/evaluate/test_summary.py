@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from model_tools.evaluate.summary import finite, read_limits, summarise_all, write_cases
+from model_tools.evaluate.limits import read_limits
+from model_tools.evaluate.summary import finite, summarise_all, write_cases
 from operators.errors import ConfigurationError
 
 
@@ -62,7 +63,10 @@ def test_tables_by_load_scanner_and_size() -> None:
         "under 5 ml": 1,
     }
     assert a["by_scanner"]["B"]["dice"]["mean"] == pytest.approx(0.75)
-    assert a["by_size"]["3-30 mm3"] == {"lesions": 16, "recall": pytest.approx(0.25)}
+    assert a["by_size"]["3-30 mm3"]["lesions"] == 16
+    assert a["by_size"]["3-30 mm3"]["recall"] == pytest.approx(0.25)
+    assert a["by_size"]["3-30 mm3"]["recall_high"] == pytest.approx(0.25)
+    assert a["lowest"] == {"dice": 0.5, "f1": 0.4}
     assert a["volumes"]["correlation"] == pytest.approx(1)
     assert a["volumes"]["bias"] == pytest.approx(0.1 * 59 / 4)
     assert (b["cases"], b["failures"], b["training_cases"]) == (4, {"c9": "no T1"}, 30)
@@ -89,6 +93,45 @@ def test_limits(tmp_path: Path) -> None:
     assert summarise_all(answers(), ["a"], read_limits(path))["models"]["a"]["passed"] is True
     nothing = summarise_all([], ["a"], read_limits(path))["models"]["a"]
     assert nothing["passed"] is False, "no case is no pass"
+
+
+def test_limits_on_parts_and_on_single_cases(tmp_path: Path) -> None:
+    path = tmp_path / "limits.yaml"
+    path.write_text(
+        "lowest_dice: {min: 0.5}\nnot_processed: {max: 0}\n"
+        "by_load: {under 5 ml: {dice: {min: 0.5}}}\n"
+        "by_scanner: {B: {f1: {min: 0.6, max: 0.7}}, C: {dice: {min: 0}}}\n"
+        "by_size: {3-30 mm3: {recall: {min: 0.3}}, 500- mm3: {recall: {min: 0.9}}}\n"
+        "by_region: {infratentorial: {precision: {min: 0}}}\n"
+    )
+    limits = read_limits(path)
+    found = summarise_all(answers(), ["a", "b", "second_rater"], limits)["models"]
+    a, b = found["a"]["limits"], found["b"]["limits"]
+    assert [one["value"] for one in a[:6]] == pytest.approx(
+        [0.5, 0, 0.5, 0.65, float("nan"), 0.25], nan_ok=True
+    )
+    # nobody was scanned on C, and nothing lies there: a limit without a value is not kept
+    assert [one["passed"] for one in a] == [True, True, True, True, False, False, True, False]
+    assert [one["passed"] for one in b[:2]] == [True, False], "one case was not processed"
+    assert (found["second_rater"]["limits"], found["second_rater"]["passed"]) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("by_load: {under 6 ml: {dice: {min: 1}}}", "by_load has no under 6 ml"),
+        ("by_size: {3-30 mm3: {dice: {min: 1}}}", "dice is no metric of by_size"),
+        ("by_region: {cortex: {recall: {min: 1}}}", "by_region has no cortex"),
+        ("by_scanner: {A: 3}", "no table of limits"),
+        ("by_scanner: 3", "no table of limits"),
+        ("dice: {min: .nan}", "a bound that is no number"),
+    ],
+)
+def test_faulty_limits_on_parts(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "limits.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=why):
+        read_limits(path)
 
 
 @pytest.mark.parametrize(

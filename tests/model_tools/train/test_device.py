@@ -10,6 +10,7 @@ import torch
 
 from model_tools.train.device import CPU, choose_device, onto
 from model_tools.train.generate import Sources, make_volume, synthetic, transplanted
+from model_tools.train.network import deep_loss
 from model_tools.train.trainer import Recipe, Run
 from operators.errors import ConfigurationError
 from tests.model_tools.train.elsewhere import DEVICE, Elsewhere
@@ -76,3 +77,14 @@ def test_a_checkpoint_says_nothing_of_the_device(tmp_path):
     torch.save(state, tmp_path / "old.pth")
     assert Run.load(tmp_path / "old.pth").recent == []
     assert "device" not in state["recipe"]
+
+
+def test_the_loss_is_computed_where_the_network_is():
+    rng = np.random.default_rng(4)
+    outputs = [rng.standard_normal((2, 2, n, n, n), dtype=np.float32) for n in (16, 8, 4)]
+    target = rng.choice(np.array([0, 1, 255], np.uint8), (2, 16, 16, 16), p=(0.8, 0.15, 0.05))
+    expected = float(deep_loss([onto(CPU, one) for one in outputs], onto(CPU, target)))
+    with Elsewhere():
+        loss = deep_loss([onto(DEVICE, one) for one in outputs], onto(DEVICE, target))
+        assert loss.device.type == DEVICE.type
+        assert float(loss) == expected
