@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import pydicom
 import pytest
 
 from demo.patient import SyntheticPatient, make_patient
 from demo.synthetic import write_patient
+from demo.truth import Truth, truth_of
 from tests.e2e.running import Run, run_app
 
 VENDORS = ("siemens", "ge", "philips", "enhanced")
@@ -17,6 +22,12 @@ VENDORS = ("siemens", "ge", "philips", "enhanced")
 def patient() -> SyntheticPatient:
     """The synthetic patient that the demonstration shows."""
     return make_patient()
+
+
+@pytest.fixture(scope="session")
+def truth(patient: SyntheticPatient) -> Truth:
+    """What was planted into that patient."""
+    return truth_of(patient)
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +46,52 @@ def synthetic_run(
         return runs[vendor]
 
     return run
+
+
+@dataclass(frozen=True)
+class SecondVisit:
+    """A patient who was examined, and a second time with the first result in the archive."""
+
+    baseline: dict[str, Any]
+    """results.json of the first visit."""
+    objects: tuple[Path, ...]
+    """SEG and SR that the application wrote at the first visit, among the second one's input."""
+    run: Run
+    """The second visit's, into the same output folder."""
+    without: Run
+    """The same two studies without the first visit's objects."""
+
+
+@pytest.fixture(scope="session")
+def second_visit(
+    synthetic_run: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory
+) -> SecondVisit:
+    """The prior study alone, then both studies with what the first run wrote."""
+    without = synthetic_run("siemens")
+    folder = tmp_path_factory.mktemp("second_visit")
+    first, both, out = folder / "first", folder / "both", folder / "out"
+    for path in without.source.rglob("*"):
+        if not path.is_file():
+            continue
+        targets = [both]
+        try:
+            header = pydicom.dcmread(path, specific_tags=["StudyInstanceUID"])
+        except pydicom.errors.InvalidDicomError:
+            header = pydicom.Dataset()
+        if header.get("StudyInstanceUID") == without.results["prior"]["study_uid"]:
+            targets.append(first)
+        for target in targets:
+            link = target / path.relative_to(without.source)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    baseline = run_app(first, out)
+    assert baseline.code == 0, baseline.log
+    results = baseline.results
+    objects = []
+    for modality in ("SEG", "SR"):
+        (path,) = baseline.of_modality(modality)
+        objects.append(both / f"first_visit_{modality}.dcm")
+        objects[-1].write_bytes(path.read_bytes())
+    run = run_app(both, out)
+    assert run.code == 0, run.log
+    return SecondVisit(results, tuple(objects), run, without)

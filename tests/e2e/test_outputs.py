@@ -17,7 +17,7 @@ import SimpleITK as sitk  # noqa: N813
 from operators.dicom_writer.results import results_schema
 from operators.version import NAME, STATEMENT, VERSION
 from tests.conftest import ROOT
-from tests.e2e.conftest import VENDORS
+from tests.e2e.conftest import VENDORS, SecondVisit
 from tests.e2e.running import Run, run_app
 from tests.operators.dicom_writer.validators import (
     PIXELMED_JARS,
@@ -135,36 +135,13 @@ def test_no_log_line_names_the_patient(vendor: str, synthetic_run: Callable[[str
 
 
 def test_a_rerun_replaces_the_whole_and_a_prior_seg_keeps_the_identities(
-    synthetic_run: Callable[[str], Run], tmp_path: Path
+    second_visit: SecondVisit,
 ) -> None:
-    """Prior alone, then both with the prior's SEG: lesions keep their tracking UIDs."""
-    first = synthetic_run("siemens")
-    prior = tmp_path / "prior"
-    both = tmp_path / "both"
-    for path in first.source.rglob("*"):
-        if not path.is_file():
-            continue
-        target = both / path.relative_to(first.source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(path)
-        try:
-            header = pydicom.dcmread(path, specific_tags=["StudyInstanceUID"])
-        except pydicom.errors.InvalidDicomError:
-            continue
-        if header.get("StudyInstanceUID") == first.results["prior"]["study_uid"]:
-            target = prior / path.relative_to(first.source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path)
-    out = tmp_path / "out"
-    baseline = run_app(prior, out)
-    assert baseline.code == 0, baseline.log
-    assert baseline.results["prior"] is None
-    assert {lesion["change"] for lesion in baseline.results["lesions"]} == {"baseline"}
-    known = {lesion["tracking_uid"] for lesion in baseline.results["lesions"]}
-    (seg,) = baseline.of_modality("SEG")
-    (both / "prior_seg.dcm").write_bytes(seg.read_bytes())
-    second = run_app(both, out)
-    assert second.code == 0, second.log
+    """Prior alone, then both with the prior's objects: lesions keep their tracking UIDs."""
+    first, second = second_visit.without, second_visit.run
+    assert second_visit.baseline["prior"] is None
+    assert {lesion["change"] for lesion in second_visit.baseline["lesions"]} == {"baseline"}
+    known = {lesion["tracking_uid"] for lesion in second_visit.baseline["lesions"]}
     kept = {
         lesion["tracking_uid"]
         for lesion in second.results["lesions"]

@@ -7,18 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from demo.patient import SyntheticPatient
-from demo.truth import TrueLesion, Truth, truth_of
+from demo.truth import TrueLesion, Truth
 from tests.e2e.conftest import VENDORS
 from tests.e2e.running import Run
 
 SMALLEST_MM3 = 30.0
 NEAR_MM = 3.0
-
-
-@pytest.fixture(scope="session")
-def truth(patient: SyntheticPatient) -> Truth:
-    return truth_of(patient)
 
 
 def head_points(truth: Truth) -> np.ndarray:
