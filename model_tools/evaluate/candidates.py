@@ -13,7 +13,7 @@ import numpy as np
 
 from model_tools.engines import PaddedEngine
 from model_tools.evaluate.examination import Examination
-from model_tools.evaluate.members import extract_member
+from model_tools.evaluate.members import MEMBER, extract_member
 from model_tools.train.atlas import Atlas, load_atlas
 from model_tools.train.classical import GROW, SEED, lesion_growth
 from operators.errors import ConfigurationError, InputError
@@ -65,6 +65,8 @@ class Candidate:
             return f"lesion growth, seed {self.rule[0]:g}, grow {self.rule[1]:g} SD"
         assert self.folder is not None
         described = load_model_package(self.folder).description
+        if described.source.startswith(MEMBER):
+            return described.source
         return f"{described.name} {described.version}"
 
     @property

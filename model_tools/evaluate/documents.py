@@ -108,6 +108,7 @@ def write_pdf(sections: Sequence[Section], title: str, path: Path) -> None:
     """The same as PDF, A4, with a footer on each page."""
     styles = getSampleStyleSheet()
     small = styles["BodyText"].clone("small", fontSize=8, leading=10)
+    tiny = small.clone("tiny", fontSize=6.5, leading=8)
     head = styles["Heading2"].clone("head", keepWithNext=1)
     lead = styles["BodyText"].clone("lead", keepWithNext=1)
     colour = {
@@ -120,8 +121,9 @@ def write_pdf(sections: Sequence[Section], title: str, path: Path) -> None:
         own: list[Flowable] = [Paragraph(html.escape(section.title), head)]
         own += [Paragraph(html.escape(text), lead) for text in section.text]
         for rows in section.tables:
+            plain = small if len(rows[0]) < 8 else tiny
             cells = [
-                [Paragraph(html.escape(cell), colour.get(cell, small)) for cell in row]
+                [Paragraph(html.escape(cell), colour.get(cell, plain)) for cell in row]
                 for row in rows
             ]
             # names stand in the first column, and are longer than figures

@@ -21,6 +21,9 @@ from operators.lesion_segmentation.model_package import (
     write_model_description,
 )
 
+MEMBER = "member"
+"""How the source of such a package begins."""
+
 
 def member_outputs(model: ModelProto) -> list[str]:
     """The tensors that the members of an ensemble give, in order; none for another graph."""
@@ -64,7 +67,7 @@ def extract_member(package: Path, number: int, target: Path) -> Path:
         raise ConfigurationError(
             subject, f"It has no member {number}.", f"Members are 0 to {description.folds - 1}."
         )
-    source = f"member {number} of {description.name} {description.version} ({whole.sha256[:12]})"
+    source = f"{MEMBER} {number} of {description.name} {description.version} ({whole.sha256[:12]})"
     if (target / "model.json").is_file() and load_model_package(target).description.source == (
         source
     ):

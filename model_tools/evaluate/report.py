@@ -66,6 +66,7 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
                     "(1.96 standard deviations; Bland and Altman)."
                 ],
                 figures=[(picture, "Volume outlined against the reference's.")],
+                together=True,
             )
         )
     sections += [_sizes(models), _regions(models)]
@@ -278,7 +279,7 @@ def _groups(
                 )
             rows.append([label, TITLES[metric], *cells])
     figure = (groups_figure(scored, key), "Dice of each case; bar and line: mean, SD.")
-    return Section(f"By {title}", tables=[rows], figures=[figure])
+    return Section(f"By {title}", tables=[rows], figures=[figure], together=True)
 
 
 def _cases(scored: Mapping[str, Answers]) -> Section:
@@ -335,15 +336,15 @@ def _comparison(title: str, rows: Sequence[Mapping[str, Any]]) -> Section:
     section = Section(
         title,
         ["Second minus first [95 % bootstrap interval], paired t-test."],
-        [[["Scanner", "First", "Second", "Metric", "Cases", "Difference", "t", "p"]]],
+        [[["Metric", "Scanner", "First", "Second", "Cases", "Difference", "t", "p"]]],
     )
     for row in rows:
         section.tables[0].append(
             [
+                TITLES[row["metric"]],
                 row["scanner"] or "all",
                 row["first"],
                 row["second"],
-                TITLES[row["metric"]],
                 str(row["cases"]),
                 f"{number(row['difference'], 3)} [{number(row['low'], 3)}, "
                 f"{number(row['high'], 3)}]",
