@@ -25,11 +25,12 @@ RECIPE = replace(Recipe.smoke(5), features=(4, 8))
 SCHEDULE = Schedule(first=2, steps_per_volume=100, window=2)
 
 
-@pytest.fixture
-def pool(sources: Sources, tmp_path: Path) -> Pool:
+@pytest.fixture(scope="module")
+def pool(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    folder = tmp_path_factory.mktemp("pool")
     for index in range(2):
-        make_volume(sources, 11, index, shape=(64, 64, 64)).save(tmp_path, stem(index))
-    return Pool(tmp_path)
+        make_volume(sources, 11, index, shape=(64, 64, 64)).save(folder, stem(index))
+    return Pool(folder)
 
 
 def test_a_step_has_one_batch(pool: Pool):
