@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from model_tools.__main__ import main
 from model_tools.export import export_package
+from model_tools.train.device import CPU
 from model_tools.train.generate import Sources, make_volume
 from model_tools.train.network import deep_loss
 from model_tools.train.pool import Pool, Schedule, augment, batch, stem
@@ -155,7 +157,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         loss = advance(run, *rest)  # type: ignore[arg-type]
         if run.step == when[0]:
             when[0] = -1
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return loss
 
     monkeypatch.setattr(Run, "advance", advance_or_end)
@@ -163,7 +165,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def test_a_whole_run_repeats_and_goes_on_after_an_interruption(
-    open_ms: Path, tmp_path: Path, kept_signals: None, interrupt: Callable[[int], None]
+    open_ms: Path,
+    tmp_path: Path,
+    kept_signals: None,
+    interrupt: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """Two smoke runs with the command's own generator; one is stopped twice, and cut short."""
     recipe, whole, parts = Recipe.smoke(3), tmp_path / "whole", tmp_path / "parts"
@@ -203,6 +209,51 @@ def test_a_whole_run_repeats_and_goes_on_after_an_interruption(
     package = load_model_package(target)
     assert package.description.folds == 2
     assert package.roles == ("flair", "t2", "t1")
+    # what training leaves is an nnU-Net result folder like any other
+    imported = tmp_path / "brain_imported"
+    monkeypatch.setattr(sys, "argv", ["model_tools", "import", str(folder), "-o", str(imported)])
+    main()
+    assert load_model_package(imported).description.folds == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complete", "calls", "said"),
+    [
+        (("--steps", "9"), False, ["trunk"], "the same command goes on"),
+        (("--steps", "9"), True, ["trunk", "forks"], "the same command goes on"),
+        ((), True, ["trunk", "forks without a limit"], "the same command with --stage forks"),
+        (("--stage", "forks"), True, ["forks"], "the same command goes on"),
+    ],
+)
+def test_one_command_goes_on_through_all_stages(
+    arguments: tuple[str, ...],
+    complete: bool,
+    calls: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    made = []
+
+    def trunk(data: Path, work: Path, recipe: Recipe, minutes: float, *rest: object) -> bool:
+        assert (minutes, rest[-1]) == (10, CPU)
+        made.append("trunk")
+        return complete
+
+    def forks(data: Path, work: Path, folds: int, steps: int, left: float | None, *_: object):
+        made.append("forks without a limit" if left is None else "forks")
+        assert left is None or 0 < left <= 10
+        return
+
+    monkeypatch.setattr("model_tools.train.trainer.train_trunk", trunk)
+    monkeypatch.setattr("model_tools.train.trainer.train_forks", forks)
+    command = ["model_tools", "train", "--data", "d", "--work", "w", "--minutes", "10"]
+    threads = str(torch.get_num_threads())
+    command += ["--device", "cpu", "--threads", threads, *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    assert made == calls
+    assert said in capsys.readouterr().out
 
 
 def test_a_slice_of_time_leaves_the_trunk_for_the_next(
