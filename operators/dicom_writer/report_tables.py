@@ -48,7 +48,7 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
     lineage = any(lesion.lineage for lesion in shown)
     header = [words[f"heading_{name}"] for name in ("name", "identity", "change", "region")]
     widths = [0.8 * cm, 1.0 * cm, 2.3 * cm, 2.65 * cm]
-    numbers = [("heading_now", 1.25), ("heading_interval", 2.1)]
+    numbers = [("heading_now", 1.25), ("heading_interval", 2.0)]
     if sheet.compared:
         numbers += [
             ("heading_before", 1.55),
@@ -58,7 +58,7 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
         ]
     else:
         del header[2], widths[2]
-    numbers += [("heading_diameter", 1.2), ("heading_confidence", 0.95)]
+    numbers += [("heading_diameter", 1.2), ("heading_confidence", 1.05)]
     right_from = len(header)
     header += [words[name] for name, _ in numbers]
     widths += [size * cm for _, size in numbers]
@@ -88,6 +88,9 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
         sheet.paragraph(words["table_note"], "small"),
         *sheet.found_by_note(shown),
     ]
+    if sheet.compared and any(map(_doubtful, shown)):
+        doubtful = words["doubtful_note"].format(mark=words["doubtful_mark"].strip())
+        below.append(sheet.paragraph(doubtful, "small"))
     if len(rows) < 10:
         return [KeepTogether([*story, table, *below])]
     return [*story, table, *below]
@@ -96,13 +99,15 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
 def _lesion_row(sheet: Sheet, lesion: Lesion) -> list[str]:
     row = [sheet.name(lesion), sheet.identity(lesion)]
     if sheet.compared:
-        row.append(sheet.words["change"][lesion.change])
+        doubt = sheet.text["doubtful_mark"] if _doubtful(lesion) else ""
+        row.append(f"{sheet.words['change'][lesion.change]}{doubt}")
     row += [sheet.words["region"][lesion.region], sheet.number(lesion.volume_ml, 3)]
     interval = lesion.volume_interval_ml
     if interval is None or lesion.segment_number is None:
         row.append("–")
     else:
-        row.append("–".join(sheet.number(value, 3) for value in interval))
+        decimals = 3 if interval[1] < 10.0 else 2
+        row.append("–".join(sheet.number(value, decimals) for value in interval))
     if sheet.compared:
         before = lesion.prior_volume_ml or 0.0
         difference = lesion.volume_ml - before
@@ -115,6 +120,11 @@ def _lesion_row(sheet: Sheet, lesion: Lesion) -> list[str]:
             "–" if sure is None else sheet.number(sure, 2),
         ]
     return [*row, sheet.number(lesion.diameter_mm, 1), sheet.number(lesion.confidence, 2)]
+
+
+def _doubtful(lesion: Lesion) -> bool:
+    """Whether the images rather speak against the change that is stated."""
+    return lesion.change_confidence is not None and lesion.change_confidence < 0.5
 
 
 def _lineage(sheet: Sheet, lesion: Lesion) -> str:

@@ -255,6 +255,32 @@ def test_lesions_have_the_number_that_the_segments_are_named_by(
             assert f"Lesion {41 + place}" in pdf.pages[1]
 
 
+def test_a_change_that_the_images_hardly_support_is_marked(
+    follow_up: FollowUp, report: Pdf, tmp_path: Path, read: Callable[..., Pdf]
+) -> None:
+    assert "Conf. below 0.5" not in report.text
+    lesions = tuple(
+        replace(one, change_confidence=0.03) if one.change == "stable" else one
+        for one in follow_up.lesions
+    )
+    pdf = read(replace(follow_up, lesions=lesions), tmp_path)
+    assert "? Outlines and images of the two studies disagree" in pdf.text
+    assert re.findall(r"\d+ \d+ (\w+) \? ", pdf.text) == ["Stable"]
+
+
+def test_large_volumes_fit_their_columns(
+    follow_up: FollowUp, tmp_path: Path, read: Callable[..., Pdf]
+) -> None:
+    lesions = tuple(
+        replace(one, volume_ml=123.4567, volume_interval_ml=(98.7654, 151.2345))
+        if one.change == "merged"
+        else one
+        for one in follow_up.lesions
+    )
+    pdf = read(replace(follow_up, lesions=lesions), tmp_path)
+    assert "6 6 Merged Deep white matter 123.457 98.77–151.23 " in pdf.text
+
+
 def test_volumes_over_time_are_in_a_table_when_there_are_several_studies(
     several: FollowUp, report: Pdf, tmp_path: Path, read: Callable[..., Pdf]
 ) -> None:
