@@ -9,6 +9,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from pydicom.uid import generate_uid
 
 from demo.patient import SyntheticPatient, make_patient
 from demo.synthetic import write_patient
@@ -53,13 +54,27 @@ class SecondVisit:
     """A patient who was examined, and a second time with the first result in the archive."""
 
     baseline: dict[str, Any]
-    """results.json of the first visit."""
+    """results.json of the first visit, with the names that its objects give the lesions."""
     objects: tuple[Path, ...]
-    """SEG and SR that the application wrote at the first visit, among the second one's input."""
+    """SEG and SR that the application wrote at the first visit, among the second one's input. Their
+    lesions have other names than the images alone would give, so that it shows who read them."""
     run: Run
     """The second visit's, into the same output folder."""
     without: Run
     """The same two studies without the first visit's objects."""
+
+
+def _renamed(path: Path, names: dict[str, str], target: Path) -> Path:
+    """Write a DICOM object with other tracking UIDs and IDs."""
+    dataset = pydicom.dcmread(path)
+
+    def rename(_: pydicom.Dataset, element: pydicom.DataElement) -> None:
+        if element.VR in {"UI", "UT", "LO"} and str(element.value) in names:
+            element.value = names[str(element.value)]
+
+    dataset.walk(rename)
+    dataset.save_as(target)
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +102,18 @@ def second_visit(
     baseline = run_app(first, out)
     assert baseline.code == 0, baseline.log
     results = baseline.results
+    names = {}
+    for number, lesion in enumerate(results["lesions"], start=501):
+        for key, name in (
+            ("tracking_uid", str(generate_uid(entropy_srcs=[lesion["tracking_uid"]]))),
+            ("tracking_id", f"Lesion {number}"),
+        ):
+            names[lesion[key]] = name
+            lesion[key] = name
     objects = []
     for modality in ("SEG", "SR"):
         (path,) = baseline.of_modality(modality)
-        objects.append(both / f"first_visit_{modality}.dcm")
-        objects[-1].write_bytes(path.read_bytes())
+        objects.append(_renamed(path, names, both / f"first_visit_{modality}.dcm"))
     run = run_app(both, out)
     assert run.code == 0, run.log
     return SecondVisit(results, tuple(objects), run, without)

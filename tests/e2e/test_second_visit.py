@@ -57,6 +57,9 @@ def test_the_first_visits_objects_are_the_applications_own(second_visit: SecondV
     read = [pydicom.dcmread(path, stop_before_pixels=True) for path in second_visit.objects]
     assert [dataset.Modality for dataset in read] == ["SEG", "SR"]
     assert {dataset.StudyInstanceUID for dataset in read} == {study}
+    named = {lesion["tracking_uid"] for lesion in second_visit.baseline["lesions"]}
+    assert {item.TrackingUID for item in read[0].SegmentSequence} == named
+    assert named.isdisjoint(one["tracking_uid"] for one in second_visit.without.results["lesions"])
     assert second_visit.run.results["prior"]["study_uid"] == study
 
 
