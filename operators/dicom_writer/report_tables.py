@@ -47,7 +47,7 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
     shown = lesions[:limit]
     lineage = any(lesion.lineage for lesion in shown)
     header = [words[f"heading_{name}"] for name in ("name", "identity", "change", "region")]
-    widths = [0.8 * cm, 1.0 * cm, 2.3 * cm, 2.65 * cm]
+    widths = [0.8 * cm, 1.1 * cm, 2.3 * cm, 2.6 * cm]
     numbers = [("heading_now", 1.25), ("heading_interval", 2.0)]
     if sheet.compared:
         numbers += [
