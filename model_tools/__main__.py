@@ -96,7 +96,7 @@ def main() -> None:
         help="where network and generator compute: cpu, cuda, cuda:N, or auto for a GPU that works",
     )
     train.add_argument("--folds", type=int, default=5)
-    train.add_argument("--fork-steps", type=int, default=200, help="steps of each member")
+    train.add_argument("--fork-steps", type=int, default=160, help="steps of each member")
     train.add_argument("--stage", choices=("all", "trunk", "forks", "measure"), default="all")
     train.add_argument("--seed", type=int, default=2026)
     train.add_argument("--threads", type=int, default=2)

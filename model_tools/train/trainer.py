@@ -454,6 +454,14 @@ def train_trunk(
 
 
 FORK_VOLUMES = 18
+FORK_RATE = 0.5
+"""Where the forks' falling rate begins, as a share of the trunk's."""
+TRUNK_SHARE = 0.5
+"""Of the trunk's weights in a finished member. The mean of a network and its fine-tuned self keeps
+what the fine-tuning's narrower data would unlearn (Wortsman et al., Robust fine-tuning of zero-shot
+models, CVPR 2022)."""
+EXTRA_SHARE = 0.5
+"""Of the patches of forks 1 to 4, from volumes of the real case."""
 
 
 def make_fork_volume(data: Path, sources: Sources, case: Background, index: int) -> Sample:
@@ -489,7 +497,7 @@ def train_fork(
     Parameters
     ----------
     seen_case
-        Whether a third of the patches is cut from volumes of the real case.
+        Whether a part of the patches is cut from volumes of the real case.
 
     Returns
     -------
@@ -522,14 +530,14 @@ def train_fork(
             trunk.recipe.schedule,
             trunk.recipe.seed + 1000 * (fold + 1),
             run.step,
-            recipe.early_patch,
+            recipe.patch_at(trunk.step),
             recipe.batch_size,
             extra,
-            0.33 if extra else 0.0,
+            EXTRA_SHARE if extra else 0.0,
             window,
             fold,
         )
-        rate = recipe.rate * (1 - run.step / steps)
+        rate = FORK_RATE * recipe.rate * (1 - run.step / steps)
         run.recent.append(run.advance(images, labels, rate))
         if run.step % recipe.log_every == 0:
             losses.add(run.step, f"{np.mean(run.recent):.4f}")
@@ -539,6 +547,15 @@ def train_fork(
             saved = time.monotonic()
     run.save(path)
     return run
+
+
+def member(trunk: Run, fork: Run) -> dict[str, torch.Tensor]:
+    """The weights of a member: the mean of trunk and fork, by `TRUNK_SHARE`."""
+    common = trunk.average.state_dict()
+    return {
+        name: torch.lerp(value, common[name], TRUNK_SHARE)
+        for name, value in fork.average.state_dict().items()
+    }
 
 
 def train_forks(
@@ -580,6 +597,6 @@ def train_forks(
         )
         if run is None:
             return None
-        write_fold(target, fold, run.average.state_dict(), description, dataset(1))
+        write_fold(target, fold, member(trunk, run), description, dataset(1))
         log.info("fold %d of %d is done", fold + 1, folds)
     return target
