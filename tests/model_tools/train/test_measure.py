@@ -20,10 +20,10 @@ def _scores(dice: float, f1: float) -> dict[str, float]:
     return score((label == 1).astype(np.float32), label) | {"dice": dice, "f1": f1}
 
 
-def test_the_threshold_is_the_middle_of_the_best():
+def test_the_threshold_is_the_one_nearest_to_half_of_the_best():
     values = {"0.2": 0.60, "0.3": 0.62, "0.4": 0.618, "0.5": 0.615, "0.6": 0.4}
     table = {"a": {t: _scores(v, v) for t, v in values.items()}}
-    assert best_threshold(table) == 0.4
+    assert best_threshold(table) == 0.5
     values = {"0.2": 0.7, "0.3": 0.62, "0.4": 0.5}
     assert best_threshold({"a": {t: _scores(v, v) for t, v in values.items()}}) == 0.2
 
