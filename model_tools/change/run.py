@@ -119,6 +119,17 @@ def comparator_hash() -> str:
     return digest.hexdigest()[:12]
 
 
+def networks_hash(models: Path) -> str:
+    """Which networks these are: a hash of what the packages say of them, not of their cards."""
+    digest = hashlib.sha256()
+    for path in sorted(models.glob("*/model.json")):
+        description = json.loads(path.read_text(encoding="utf-8"))
+        description["files"].pop("MODEL_CARD.md", None)
+        description.pop("version")
+        digest.update(json.dumps(description, sort_keys=True).encode())
+    return digest.hexdigest()[:12]
+
+
 class Workshop:
     """Makes and runs trials.
 
@@ -149,7 +160,7 @@ class Workshop:
                 "lesion_segmentation": loaded.lesion_segmentation.model_copy(update=limit),
             }
         )
-        self._comparator = comparator_hash()
+        self._made_with = {"comparator": comparator_hash(), "networks": networks_hash(models)}
         self._scan: Scan | None = None
 
     @cached_property
@@ -264,7 +275,7 @@ class Workshop:
         path = self.work / "scores" / f"{trial.name}.json"
         if path.exists():
             known: dict[str, Any] = json.loads(path.read_text())
-            if known["comparator"] == self._comparator:
+            if self._made_with.items() <= known.items():
                 return known
         started = time.process_time()
         scores = {
@@ -277,7 +288,7 @@ class Workshop:
             "trial": trial.name,
             "kind": trial.kind,
             "scan": trial.scan,
-            "comparator": self._comparator,
+            **self._made_with,
             **scores,
             "cpu_s": round(time.process_time() - started, 1),
         }

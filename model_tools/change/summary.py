@@ -218,18 +218,19 @@ def summarise(scores: Scores) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the trials were not all scored with one comparator.
+        If the trials were not all scored with one comparator and the same networks.
     """
-    versions = sorted({s["comparator"] for s in scores})
-    if len(versions) > 1:
-        raise ValueError(f"scored with several comparators ({', '.join(versions)}): run again")
+    for part in ("comparator", "networks"):
+        found = sorted({str(s.get(part)) for s in scores})
+        if len(found) > 1:
+            raise ValueError(f"scored with several {part} ({', '.join(found)}): run again")
 
     def of(kind: str) -> list[Mapping[str, Any]]:
         return [s for s in scores if s["kind"] == kind]
 
     models = {(s["model"]["name"], s["model"]["version"], s["model"]["sha256"]) for s in scores}
     return {
-        "comparator": versions[0] if versions else None,
+        "comparator": scores[0]["comparator"] if scores else None,
         "models": [
             dict(zip(("name", "version", "sha256"), m, strict=True)) for m in sorted(models)
         ],

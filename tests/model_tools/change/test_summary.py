@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from model_tools.change.run import networks_hash
 from model_tools.change.summary import noise_floor, read_scores, share, spread, summarise
 from model_tools.change.tables import BEGIN, END, percent, place, rendered
 from operators.dicom_writer.noise_floor import NoiseFloor
@@ -111,13 +112,29 @@ def test_the_noise_floor_is_what_the_report_reads() -> None:
     assert NoiseFloor.model_validate_json(json.dumps(floor)).false_new_max == 2
 
 
-def test_scores_of_two_comparators_are_not_mixed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["comparator", "networks"])
+def test_scores_of_two_comparators_or_networks_are_not_mixed(tmp_path: Path, part: str) -> None:
     (tmp_path / "scores").mkdir()
     for number, version in enumerate(("a", "b")):
-        trial = {**_scores()[1], "comparator": version}
+        trial = {**_scores()[1], part: version}
         (tmp_path / "scores" / f"{number}.json").write_text(json.dumps(trial))
-    with pytest.raises(ValueError, match="several comparators"):
+    with pytest.raises(ValueError, match=f"several {part}"):
         summarise(read_scores(tmp_path))
+
+
+def test_a_new_network_or_threshold_is_another_one_and_a_new_card_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "brain"
+    folder.mkdir()
+
+    def described(card: str, network: str, threshold: float, version: str) -> str:
+        files = {"MODEL_CARD.md": card, "ensemble.onnx": network}
+        content = {"files": files, "threshold": threshold, "version": version}
+        (folder / "model.json").write_text(json.dumps(content))
+        return networks_hash(tmp_path)
+
+    first = described("a", "b", 0.5, "1")
+    assert described("c", "b", 0.5, "2") == first
+    assert len({first, described("a", "d", 0.5, "1"), described("a", "b", 0.4, "1")}) == 3
 
 
 def test_proportions_and_spreads() -> None:
