@@ -103,7 +103,7 @@ def grown(
         seen = found if change == "enlarging" else found.exchanged
         half = 1 + settings.change_ratio / 2
         shown = seen.now >= half * max(seen.before, 0.0) and seen.now > 0
-        if not shown or seen.z < settings.minimum_evidence * _EXACT:
+        if not shown or seen.z < settings.growth_evidence * _EXACT:
             change = "stable"
     if change == "enlarging":
         return Verdict(change, larger)

@@ -27,8 +27,10 @@ class LongitudinalComparatorSettings(Settings):
     must have changed by half of this ratio at least, and its growth, from outlines and signal each
     weighted by how exactly it is known, must be larger than its interval."""
     minimum_evidence: Annotated[float, Field(ge=0)] = 3.0
-    """A change must show in the two matched FLAIR images with at least this many standard
-    deviations of the noise of their difference."""
+    """A lesion that is new or resolved must show it in the two matched FLAIR images with at least
+    this many standard deviations of the noise of their difference, …"""
+    growth_evidence: Annotated[float, Field(ge=0)] = 2.0
+    """… and one that has grown or shrunk, which its outlines must say too, with this many."""
     visible_contrast: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """A lesion is new only if, in the prior FLAIR, its place has less than this share of today's
     contrast against its surroundings; resolved likewise the other way round."""

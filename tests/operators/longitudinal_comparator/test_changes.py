@@ -117,6 +117,21 @@ def test_growth_needs_outlines_and_images(
     assert 0.5 <= verdict.confidence <= 1
 
 
+@pytest.mark.parametrize(("noise", "change"), [(0.22, "enlarging"), (0.26, "stable")])
+def test_a_growth_that_outlines_say_needs_two_standard_deviations_in_the_images(
+    noise: float, change: Change
+) -> None:
+    """For a lesion that is there in both studies, at one known place: not the three of a new one,
+    for which every place was searched."""
+    found = Evidence(1.5, 1.0, noise=noise)
+    now, before = Measured(0.46, 0.02), Measured(0.3, 0.015)
+    verdict = grown(now, before, found, SETTINGS)
+    assert verdict.change == change
+    assert grown(before, now, found.exchanged, SETTINGS).change == (
+        "shrinking" if change == "enlarging" else "stable"
+    )
+
+
 def test_growth_inside_the_interval_is_stable() -> None:
     found, noisy = Evidence(1.5, 1.0, noise=0.05), Evidence(1.3, 1.0, noise=0.3)
     exact = grown(Measured(0.05, 0.004), Measured(0.03, 0.003), found, SETTINGS)
