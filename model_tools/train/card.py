@@ -59,8 +59,9 @@ By load, resolution and region, against the comparator case by case, and on raw 
   numbers) and flatter the network; they compare settings, they do not prove accuracy.
 - Lesions below 30 mm3 are often missed, and so are wide confluent lesions that are hardly brighter
   than grey matter: of 30 ml of them painted into patient 04's scan it outlines 4 ml (2D slices) and
-  11 ml (1 mm), less than the rule without a network finds. Other diseases with bright white matter (vascular disease,
-  tumours, oedema) look like lesions to it. Spinal cord, children, post-operative brains and
+  11 ml (1 mm), less than the rule without a network finds.
+  Other diseases with bright white matter (vascular disease, tumours, oedema) look like lesions to
+  it. Spinal cord, children, post-operative brains and
   images with strong motion were not in the data.
 - A site must measure it on its own scans before it relies on any number.
 """
