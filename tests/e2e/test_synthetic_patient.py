@@ -115,12 +115,16 @@ def test_nothing_is_reported_that_was_not_planted(
     assert {lesion["change"] for lesion in extra} <= {"stable"}
 
 
+SMALL_MM3 = 250.0
+
+
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_volumes_are_within_15_percent(
+def test_volumes_are_within_15_percent_and_small_ones_within_20(
     vendor: str, synthetic_run: Callable[[str], Run], truth: Truth
 ) -> None:
+    """An outline 0.25 mm off its edge changes a ball of 250 mm³ by 20 %."""
     run = synthetic_run(vendor)
-    errors = {}
+    errors, limits = {}, {}
     for lesion in true_lesions(truth):
         found = found_lesion(run, lesion)
         for now, (measured, true) in {
@@ -129,7 +133,8 @@ def test_volumes_are_within_15_percent(
         }.items():
             if true:
                 errors[lesion.number, now] = round(measured * 1000 / true - 1, 3)
-    off = {key: error for key, error in errors.items() if abs(error) > 0.15}
+            limits[lesion.number, now] = 0.15 if true and true >= SMALL_MM3 else 0.20
+    off = {key: error for key, error in errors.items() if abs(error) > limits[key]}
     assert not off
 
 
