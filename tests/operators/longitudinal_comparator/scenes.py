@@ -8,6 +8,7 @@ import highdicom as hd
 import numpy as np
 
 from operators.longitudinal_comparator.follow_up import compare
+from operators.longitudinal_comparator.regions import Place
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.messages import (
     FollowUp,
@@ -28,6 +29,14 @@ Ball = tuple[tuple[float, float, float], float]
 """Centre in the current study's LPS millimetres, radius in millimetres."""
 
 SETTINGS = LongitudinalComparatorSettings()
+
+
+def nowhere(lesions, study, settings, elsewhere=None):
+    """In the place of ``regions.locate``: the same region for every lesion, and no anatomy."""
+    more = elsewhere.lesions if elsewhere else ()
+    return tuple(Place("deep_white_matter") for _ in (*lesions, *more))
+
+
 MODEL = ModelIdentity("test", "1", "00", "none", "fp32")
 CURRENT_GRID = empty_volume(
     (26, 90, 76), (2.6, 0.8, 1.1), (8, -5, 3), (3, -11, 20), ((0, 0, 1), (0, 1, 0), (1, 0, 0))

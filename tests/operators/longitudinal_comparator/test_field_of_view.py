@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from operators.longitudinal_comparator import follow_up
 from operators.longitudinal_comparator.field_of_view import is_cut, is_inside, share_inside
-from operators.longitudinal_comparator.regions import Place
 from tests.operators.longitudinal_comparator.scenes import (
     CURRENT_GRID,
     MOTION,
@@ -19,13 +17,7 @@ from tests.operators.longitudinal_comparator.scenes import (
 STEADY: Ball = ((-12.0, -6.0, 22.0), 4.2)
 
 
-@pytest.fixture(autouse=True)
-def _without_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(lesions, study, settings, elsewhere=None):
-        more = elsewhere.lesions if elsewhere else ()
-        return tuple(Place("unspecified") for _ in (*lesions, *more))
-
-    monkeypatch.setattr(follow_up, "locate", nowhere)
+pytestmark = pytest.mark.usefixtures("without_anatomy")
 
 
 def _at_prior_slice(k: float, radius: float) -> Ball:

@@ -5,9 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from operators.longitudinal_comparator import follow_up
 from operators.longitudinal_comparator.changes import by_volume
-from operators.longitudinal_comparator.regions import Place
 from operators.messages import Change, FollowUp, Lesion, QualityNote
 from tests.operators.lesion_segmentation.builders import points_of
 from tests.operators.longitudinal_comparator.scenes import (
@@ -28,15 +26,7 @@ B: Ball = ((14.0, -2.0, 30.0), 4.0)
 C: Ball = ((-8.0, 8.0, 34.0), 5.0)
 
 
-@pytest.fixture(autouse=True)
-def _without_anatomy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The place of lesions has its own tests; here it would only cost time."""
-
-    def locate(lesions, study, settings, elsewhere=None):
-        more = elsewhere.lesions if elsewhere else ()
-        return tuple(Place("deep_white_matter") for _ in (*lesions, *more))
-
-    monkeypatch.setattr(follow_up, "locate", locate)
+pytestmark = pytest.mark.usefixtures("without_anatomy")
 
 
 def _by_place(result: FollowUp, ball: Ball) -> Lesion:

@@ -11,7 +11,6 @@ import pytest
 
 from operators.longitudinal_comparator import follow_up
 from operators.longitudinal_comparator.follow_up import compare
-from operators.longitudinal_comparator.regions import Place
 from operators.messages import (
     EarlierStudy,
     FollowUp,
@@ -31,6 +30,7 @@ from tests.operators.longitudinal_comparator.scenes import (
     Ball,
     ball_ml,
     flair_of,
+    nowhere,
     probability,
 )
 
@@ -137,13 +137,8 @@ def at(result: FollowUp, ball: Ball, tolerance_mm: float = 2.5) -> Lesion:
 def results() -> dict[int, FollowUp]:
     """The patient as processed after each study, with all studies so far."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(follow_up, "locate", _nowhere)
+        patch.setattr(follow_up, "locate", nowhere)
         return {last: run(last) for last in (1, 2, 3, 4)}
-
-
-def _nowhere(lesions, study, settings, elsewhere=None):
-    more = elsewhere.lesions if elsewhere else ()
-    return tuple(Place("deep_white_matter") for _ in (*lesions, *more))
 
 
 def _moved(ball: Ball, last: int) -> Ball:
@@ -238,8 +233,7 @@ def test_volumes_over_time(results: dict[int, FollowUp]) -> None:
     assert totals.lesion_volume_interval_ml == result.time_points[-1].lesion_volume_interval_ml
 
 
-def test_a_study_that_is_not_aligned_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow_up, "locate", _nowhere)
+def test_a_study_that_is_not_aligned_is_left_out(without_anatomy: None) -> None:
     result = run(2, refused=0)
     assert len(result.time_points) == 2
     assert all(len(one.volumes_ml) == 2 for one in result.lesions)
