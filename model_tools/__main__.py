@@ -21,6 +21,20 @@ from model_tools.quantise.command import add_quantise
 from operators.errors import UserError
 
 
+def _member(text: str) -> tuple[Path, int]:
+    """A model package and the number of its member, 0 where none is named.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If the member is no number.
+    """
+    package, mark, member = text.partition("#")
+    if mark and not member.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is not of the form PACKAGE#MEMBER, as p#0")
+    return Path(package), int(member or 0)
+
+
 def _train(arguments: argparse.Namespace) -> None:
     from model_tools.train.device import choose_device
     from model_tools.train.trainer import Recipe, train_forks, train_trunk
@@ -34,7 +48,9 @@ def _train(arguments: argparse.Namespace) -> None:
         recipe = Recipe.smoke(arguments.seed)
         steps, fork_steps = steps or 6, 3
     if arguments.stage in ("all", "trunk"):
-        complete = train_trunk(arguments.data, arguments.work, recipe, minutes, steps, device)
+        complete = train_trunk(
+            arguments.data, arguments.work, recipe, minutes, steps, device, arguments.start
+        )
         if not complete:
             print("Stopped; the same command goes on from here.")
             return
@@ -88,6 +104,12 @@ def main() -> None:
         "--minutes",
         type=float,
         help="wall-clock limit of this call; without --steps of its trunk alone",
+    )
+    train.add_argument(
+        "--start",
+        type=_member,
+        metavar="PACKAGE#MEMBER",
+        help="begin the trunk with a model package's member (fold 0 has not seen case 26)",
     )
     train.add_argument("--steps", type=int, help="total steps of the trunk")
     train.add_argument(

@@ -83,8 +83,17 @@ def _not_processed(model: dict[str, Any]) -> str:
     return f", {len(model['failures'])} not processed" if model["failures"] else ""
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
+NOT_ACCEPTED = 4
+"""Exit code where the first model does not keep a limit."""
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
     """Run the evaluation and write cases.csv, summary.json, report.html and report.pdf.
+
+    Returns
+    -------
+    int
+        `NOT_ACCEPTED` where limits are given and the first model does not keep them all, else 0.
 
     Raises
     ------
@@ -176,3 +185,5 @@ def evaluate(arguments: argparse.Namespace) -> None:
             f"{_not_processed(model)}"
         )
     print(output / "report.html")
+    accepted = not limits or summary["models"][names[0]]["passed"]
+    return 0 if accepted else NOT_ACCEPTED

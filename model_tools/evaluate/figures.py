@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -116,6 +116,47 @@ def groups_figure(scored: Mapping[str, Answers], key: str) -> bytes:
     axes.set(ylabel="Dice", ylim=(0, 1.02), xlim=(-0.5, len(labels) - 0.5))
     axes.grid(axis="y", color="0.9")
     figure.legend(loc="outside upper center", ncols=min(6, len(parts)), fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def left_out_figure(scored: Mapping[str, Answers], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Leave one scanner out: the Dice of each of its cases, with the scanner and without.
+
+    Parameters
+    ----------
+    scored
+        Answers with scores by model.
+    rows
+        ``scanner``, ``first``, ``second`` and ``metric``, as in the summary's ``left_out``.
+    """
+    pairs = [row for row in rows if row["metric"] == "dice"]
+    figure = Figure(figsize=(8.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(pairs):
+        both = [
+            {
+                a["case"]: a["scores"]["dice"]
+                for a in scored.get(row[which], ())
+                if a["scanner"] == row["scanner"]
+            }
+            for which in ("first", "second")
+        ]
+        ends = (place - 0.2, place + 0.2)
+        cases = sorted(both[0].keys() & both[1].keys())
+        for case in cases:
+            axes.plot(ends, (both[0][case], both[1][case]), "-", color="0.75", linewidth=0.8)
+        for side in range(2):
+            dice = np.array([both[side][case] for case in cases])
+            if not len(dice):
+                continue
+            colour = COLOURS[side]
+            axes.plot(np.full(len(dice), ends[side]), dice, "o", color=colour, markersize=4)
+            bar = (ends[side] - 0.08, ends[side] + 0.08)
+            axes.plot(bar, (dice.mean(), dice.mean()), color=colour, linewidth=2.5)
+    labels = [f"{row['scanner']}\n{row['first']} – {row['second']}" for row in pairs]
+    axes.set_xticks(range(len(pairs)), labels, fontsize=8)
+    axes.set(ylabel="Dice", ylim=(0, 1.02), xlim=(-0.5, len(pairs) - 0.5))
+    axes.grid(axis="y", color="0.9")
     return _png(figure)
 
 

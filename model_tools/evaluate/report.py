@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model_tools.evaluate.documents import FAIL, PASS, Section
-from model_tools.evaluate.figures import groups_figure, sizes_figure, volumes_figure
+from model_tools.evaluate.figures import (
+    groups_figure,
+    left_out_figure,
+    sizes_figure,
+    volumes_figure,
+)
 from model_tools.evaluate.loads import ordered
 from model_tools.evaluate.metrics import METRICS
 from model_tools.evaluate.regions import REGIONS
@@ -85,6 +90,10 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
     ):
         if rows:
             sections.append(_comparison(title, rows))
+    if scored and summary["left_out"]:
+        picture = left_out_figure(scored, summary["left_out"])
+        legend = "Dice of each case of a scanner: trained with it (left), without it; bar: mean."
+        sections[-1].figures.append((picture, legend))
     if any(model["training_cases"] is not None for model in models.values()):
         figure = (sizes_figure(models), "Dice by training cases.")
         sections.append(Section("Training set", figures=[figure], together=True))

@@ -7,6 +7,7 @@ z-scored over the brain mask of the whole volume and 0 outside it, with its trut
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,11 @@ from model_tools.train.resample import (
 
 IGNORE = 255
 SYNTHETIC_SHARE = 0.42
+HEAVY_SHARE = 0.35
+"""Of the volumes, with a load of `HEAVY_ML`: wide, confluent lesions are rare otherwise."""
+HEAVY_ML = (12.0, 60.0)
+FAINT_T2_SHARE = 0.2
+"""Of the volumes, with lesions that are no brighter than grey matter on T2."""
 Shape = tuple[int, int, int]
 FULL_SHAPE: Shape = (165, 200, 165)
 """Field of view of synthetic scans in mm: every adult brain with its augmentation fits."""
@@ -77,6 +83,23 @@ class Sources:
     extra: dict[str, Background] = field(default_factory=dict)
     device: torch.device = CPU
 
+    @cached_property
+    def sheet(self) -> NDArray[np.float32]:
+        """The atlas's `midline_sheet`, (z, y, x)."""
+        return midline_sheet(self.atlas.ventricles)
+
+
+def patient_lesions(
+    masks: dict[str, NDArray[np.uint8]], load_ml: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Some lesions of a random patient, up to a load, in half of all draws mirrored; (z, y, x)."""
+    names = sorted(masks)
+    volumes = np.array([masks[n].sum() / 1000 for n in names])
+    # Patients whose load is at least half of what is wanted, the nearest ones more often.
+    fit = np.exp(-0.5 * (np.log(volumes / load_ml) / 1.2) ** 2) + 0.02
+    chosen = subset(masks[names[rng.choice(len(names), p=fit / fit.sum())]], load_ml, rng)
+    return np.flip(chosen, 2).copy() if rng.random() < 0.5 else chosen
+
 
 def lesion_occupancy(
     sources: Sources,
@@ -90,16 +113,13 @@ def lesion_occupancy(
     """Occupancy of real lesions (a random patient's, a random subset) and of random blobs."""
     device = sources.device
     result = torch.zeros(shape, device=device)
-    load = float(np.exp(rng.uniform(np.log(0.4), np.log(40.0)))) if load_ml is None else load_ml
-    if rng.random() >= blobs_only:
-        names = sorted(sources.masks)
-        volumes = np.array([sources.masks[n].sum() / 1000 for n in names])
-        # Patients whose load is at least half of what is wanted, the nearest ones more often.
-        fit = np.exp(-0.5 * (np.log(volumes / load) / 1.2) ** 2) + 0.02
-        mask = sources.masks[names[rng.choice(len(names), p=fit / fit.sum())]]
-        chosen = subset(mask, load, rng)
-        if rng.random() < 0.5:
-            chosen = np.flip(chosen, 2).copy()
+    heavy = load_ml is None and rng.random() < HEAVY_SHARE
+    if load_ml is None:
+        load_ml = float(np.exp(rng.uniform(*np.log(HEAVY_ML if heavy else (0.4, 40.0)))))
+    if heavy or rng.random() >= blobs_only:
+        chosen = patient_lesions(sources.masks, load_ml, rng)
+        if heavy and rng.random() < 0.4:
+            chosen = np.maximum(chosen, patient_lesions(sources.masks, load_ml, rng))
         jitter = rotation(rng.normal(0, 0.03, 3)) @ np.diag([*np.exp(rng.normal(0, 0.05, 3)), 1])
         matrix = about_centre(jitter, chosen.shape, chosen.shape, rng.normal(0, 1.5, 3)) @ to_atlas
         move = noise_field(rng, shape, 24.0, 3, device) * float(rng.uniform(0.3, 2.0))
@@ -115,7 +135,9 @@ def lesion_occupancy(
     return result
 
 
-def contrasts(rng: np.random.Generator, grey_flair: float, grey_t2: float) -> NDArray[np.float64]:
+def contrasts(
+    rng: np.random.Generator, grey_flair: float, grey_t2: float, faint_t2: bool = False
+) -> NDArray[np.float64]:
     """Lesion over white matter intensity at severity 0 and 1, (3, 2): FLAIR, T2, T1.
 
     The ranges are those of the real case's lesions (FLAIR 1.2-1.5, T2 1.2-2.3, T1 0.6-1.0), and a
@@ -125,14 +147,17 @@ def contrasts(rng: np.random.Generator, grey_flair: float, grey_t2: float) -> ND
     ----------
     grey_flair, grey_t2
         Grey over white matter intensity.
+    faint_t2
+        Whether the FLAIR alone shows the lesions well.
     """
     flair = 1.12 + rng.uniform(0, 0.18) + max(0.0, grey_flair - 1.08) * rng.uniform(0.4, 1.1)
     t2 = 1.15 + rng.uniform(0, 0.2) + max(0.0, grey_t2 - 1.25) * rng.uniform(0.4, 1.0)
     t1 = 1.0 + rng.uniform(-0.06, 0.04)
+    more_t2 = rng.uniform(0.1, 0.35) if faint_t2 else rng.uniform(0.4, 1.1)
     return np.array(
         [
             [flair, flair + rng.uniform(0.2, 0.55)],
-            [t2, t2 + rng.uniform(0.4, 1.1)],
+            [t2, t2 + more_t2],
             [t1, t1 - rng.uniform(0.1, 0.45)],
         ]
     )
@@ -252,12 +277,15 @@ def transplanted(
     severity = severity_map(occupancy, rng)
     flat = background.images[0] / np.maximum(background.white_local[0], 1e-3)
     normal = (background.brain > 0) & (background.ignore == 0) & (background.fluid == 0)
-    table = contrasts(rng, float(np.percentile(flat[normal][::29], 80)), 1.25)
+    grey = float(np.percentile(flat[normal][::29], 80))
+    faint_t2 = augment and rng.random() < FAINT_T2_SHARE
+    table = contrasts(rng, grey, 1.25, faint_t2)
     soft = gaussian(occupancy[None], float(rng.uniform(0.0, 0.8)))[0]
     halo = gaussian(occupancy[None], 2.5)[0] if rng.random() < 0.3 else None
-    sheet = onto(device, midline_sheet(sources.atlas.ventricles))[None]
-    sheet = sample(sheet, background.to_atlas, shape)[0] * fluid
-    bright = bright_fluid(fluid * brain, sheet, rng) if augment else torch.zeros_like(fluid)
+    bright = torch.zeros_like(fluid)
+    if augment:
+        sheet = sample(onto(device, sources.sheet)[None], background.to_atlas, shape)[0]
+        bright = bright_fluid(fluid * brain, sheet * fluid, rng)
     for channel in range(3):
         if not present[channel]:
             continue
@@ -333,8 +361,7 @@ def synthetic(
     to_atlas = about_centre(matrix, shape, atlas.brain.shape, centre + rng.normal(0, 2, 3))
     scale_mm = float(rng.uniform(18, 40))
     move = noise_field(rng, shape, scale_mm, 3, device) * float(rng.uniform(0.3, 2.5))
-    sheet = midline_sheet(atlas.ventricles)
-    tissues = np.stack([atlas.grey, atlas.white, atlas.brain, atlas.ventricles, sheet])
+    tissues = np.stack([atlas.grey, atlas.white, atlas.brain, atlas.ventricles, sources.sheet])
     maps = sample(onto(device, tissues), to_atlas, shape, move)
     brain = maps[2].clamp(0, 1)
     grey, white = maps[0].clamp(0, 1), maps[1].clamp(0, 1)
@@ -357,7 +384,7 @@ def synthetic(
             [rng.uniform(0.6, 0.92), 1.0, rng.uniform(0.12, 0.5)],
         ]
     )
-    table = contrasts(rng, tissue[0, 0], tissue[1, 0])
+    table = contrasts(rng, tissue[0, 0], tissue[1, 0], rng.random() < FAINT_T2_SHARE)
     severity = severity_map(occupancy, rng)
     if rng.random() < 0.4:
         severity = torch.full_like(severity, float(rng.uniform(0.1, 0.9)))

@@ -42,6 +42,7 @@ from model_tools.train.network import architecture, build_network, deep_loss
 from model_tools.train.pool import Pool, Schedule, Volume, batch, run_generator, stem
 from model_tools.train.result_folder import dataset, plans, write_fold
 from model_tools.train.score import predict_volume, score, torch_predictor
+from model_tools.train.warm_start import start_from
 
 log = logging.getLogger(__name__)
 REAL_CASE = "patient26"
@@ -57,6 +58,9 @@ class Recipe:
         Patch edge in voxels (1 mm) and patches per step.
     early_patch, early_steps
         The trunk's first steps use smaller patches, which cost less than half.
+    wide_patch, wide_every
+        After them every so many steps take one patch as wide as the tiles of inference: instance
+        norm sees other statistics in it, above all where lesions are wide.
     rate, warm_up
         AdamW's learning rate and the steps of its linear start; then constant in the trunk.
     studies, volume_shape
@@ -65,6 +69,8 @@ class Recipe:
     average
         Decay of the exponential moving average of the weights, which is what is validated and
         exported.
+    start
+        What the first weights were taken from; empty for random ones.
     """
 
     seed: int = 2026
@@ -72,6 +78,8 @@ class Recipe:
     patch: int = 64
     early_patch: int = 48
     early_steps: int = 3000
+    wide_patch: int = 96
+    wide_every: int = 3
     batch_size: int = 2
     rate: float = 1e-3
     warm_up: int = 100
@@ -82,10 +90,15 @@ class Recipe:
     checkpoint_seconds: float = 120.0
     studies: tuple[str, ...] = tuple(STUDIES)
     volume_shape: tuple[int, int, int] = FULL_SHAPE
+    start: str = ""
 
-    def patch_at(self, step: int) -> int:
-        """Patch edge of the trunk at a step."""
-        return self.early_patch if step < self.early_steps else self.patch
+    def patches_at(self, step: int) -> tuple[int, int]:
+        """Edge and number of the patches of a step of the trunk."""
+        if step < self.early_steps:
+            return self.early_patch, self.batch_size
+        if step % self.wide_every == self.wide_every - 1:
+            return self.wide_patch, 1
+        return self.patch, self.batch_size
 
     @classmethod
     def smoke(cls, seed: int) -> Recipe:
@@ -95,6 +108,8 @@ class Recipe:
             features=(4, 8, 8),
             patch=32,
             early_patch=32,
+            early_steps=0,
+            wide_patch=48,
             warm_up=2,
             schedule=Schedule(first=2, steps_per_volume=100, window=2),
             log_every=2,
@@ -156,6 +171,17 @@ class Run:
     step: int = 0
     recent: list[float] = field(default_factory=list)
     device: torch.device = CPU
+
+    @classmethod
+    def started(cls, recipe: Recipe, package: Path, member: int, device: torch.device) -> Run:
+        """The weights of a member of a model package: past small patches, in need of variety."""
+        run = cls.new(recipe, device)
+        source = start_from(package, member, run.network)
+        run.average.load_state_dict(run.network.state_dict())
+        quick = max(1, recipe.schedule.steps_per_volume // 3)
+        schedule = replace(recipe.schedule, steps_per_volume=quick)
+        run.recipe = replace(recipe, early_steps=0, schedule=schedule, start=source)
+        return run
 
     @classmethod
     def new(cls, recipe: Recipe, device: torch.device = CPU) -> Run:
@@ -354,6 +380,7 @@ def train_trunk(
     minutes: float | None,
     steps: int | None,
     device: torch.device = CPU,
+    start: tuple[Path, int] | None = None,
 ) -> bool:
     """Train the common trunk, or go on with it, until time or steps are used up.
 
@@ -367,6 +394,9 @@ def train_trunk(
         Wall-clock limit of this call, and total steps of the trunk; None for no limit.
     device
         Where network and generator compute.
+    start
+        A model package and its member to begin with, instead of random weights; a trunk that is
+        there already goes on as it is.
 
     Returns
     -------
@@ -377,8 +407,11 @@ def train_trunk(
     work.mkdir(parents=True, exist_ok=True)
     stop = Stop(minutes)
     path = work / "trunk.pth"
-    run = Run.load(path, device) if path.exists() else Run.new(recipe, device)
-    log.info("trunk at step %d on %s", run.step, device)
+    if path.exists():
+        run = Run.load(path, device)
+    else:
+        run = Run.started(recipe, *start, device) if start else Run.new(recipe, device)
+    log.info("trunk at step %d on %s, from %s", run.step, device, run.recipe.start or "nothing")
     context = multiprocessing.get_context("spawn")
     shared = context.Value("q", run.step)
     ready = context.Event()
@@ -414,8 +447,7 @@ def train_trunk(
                 run.recipe.schedule,
                 run.recipe.seed,
                 run.step,
-                run.recipe.patch_at(run.step),
-                run.recipe.batch_size,
+                *run.recipe.patches_at(run.step),
             )
             run.recent.append(run.advance(images, labels, rate))
             shared.value = run.step
@@ -530,8 +562,7 @@ def train_fork(
             trunk.recipe.schedule,
             trunk.recipe.seed + 1000 * (fold + 1),
             run.step,
-            recipe.patch_at(trunk.step),
-            recipe.batch_size,
+            *recipe.patches_at(trunk.step + run.step),
             extra,
             EXTRA_SHARE if extra else 0.0,
             window,

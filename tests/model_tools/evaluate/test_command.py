@@ -143,7 +143,7 @@ def test_evaluation_of_models_side_by_side(
     assert (tmp_path / "out/report.pdf").read_bytes().startswith(b"%PDF")
     page = (tmp_path / "out/report.html").read_text()
     assert "PASS" in page
-    assert page.count("data:image/png") == 4  # volumes, load, scanner, training set
+    assert page.count("data:image/png") == 5  # volumes, load, scanner, left out, training set
     assert page.count("data:image/jpeg") == 4  # a picture of each case
     for title in ("Lesions by region", "Without the T1", "Cases without a reference"):
         assert f"<h2>{title}</h2>" in page
@@ -159,7 +159,14 @@ def test_evaluation_of_models_side_by_side(
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
     ) as cluster:
-        evaluate(monkeypatch, *arguments, "--scheduler", cluster.scheduler_address, "--pictures", 1)
+        # stricter limits are known to the shell, and the report is there all the same
+        limits.write_text("dice: {min: 0.999}\n")
+        with pytest.raises(SystemExit) as stop:
+            evaluate(
+                monkeypatch, *arguments, "--scheduler", cluster.scheduler_address, "--pictures", 1
+            )
+    assert stop.value.code == 4
+    assert "full: 2 cases" in capsys.readouterr().out
     assert answer.stat().st_mtime_ns == before
     again = json.loads((tmp_path / "out/summary.json").read_text())["models"]["two"]
     # the case that was made anew had another number of threads, which may move a voxel

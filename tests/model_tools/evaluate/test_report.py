@@ -13,7 +13,12 @@ import pytest
 from PIL import Image
 
 from model_tools.evaluate.documents import Section, write_html, write_pdf
-from model_tools.evaluate.figures import groups_figure, sizes_figure, volumes_figure
+from model_tools.evaluate.figures import (
+    groups_figure,
+    left_out_figure,
+    sizes_figure,
+    volumes_figure,
+)
 from model_tools.evaluate.limits import Limit
 from model_tools.evaluate.report import content
 from model_tools.evaluate.summary import summarise_all
@@ -95,6 +100,19 @@ def test_figures_show_every_model_in_its_colour() -> None:
     ):
         assert min(drawn(picture, (0, 114, 178)), drawn(picture, (213, 94, 0))) > 10
     assert drawn(sizes_figure(summary), (0, 114, 178)) > 10
+
+
+def test_a_left_out_scanner_shows_its_cases_in_pairs() -> None:
+    section = sections()["Leave one scanner out"]
+    ((picture, legend),) = section.figures
+    assert "trained with it" in legend
+    with_it, without = drawn(picture, (0, 114, 178)), drawn(picture, (213, 94, 0))
+    assert min(with_it, without) > 10
+    # two of the four cases are of the scanner B
+    rows = [{"scanner": "A", "first": "a", "second": "b", "metric": "dice"}]
+    scored = {m: [a for a in answers() if a["model"] == m and a["scores"]] for m in ("a", "b")}
+    scored["b"] = [one for one in scored["b"] if one["case"] != "c0"]
+    assert drawn(left_out_figure(scored, rows), (0, 114, 178)) < with_it
 
 
 @pytest.fixture

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from model_tools.train.generate import IGNORE, Sources, make_volume, synthetic, transplanted
+from model_tools.train.generate import (
+    IGNORE,
+    Sources,
+    contrasts,
+    make_volume,
+    patient_lesions,
+    synthetic,
+    transplanted,
+)
 from model_tools.train.lesions import add_blobs, strata_points, subset
 from model_tools.train.resample import about_centre, along, rotation, sample, slice_matrix
 
@@ -53,6 +61,32 @@ def test_a_subset_keeps_whole_lesions_up_to_the_load(sources: Sources):
     small = subset(mask, 0.03, np.random.default_rng(1))
     assert small.sum() == 27
     assert subset(mask, 5.0, np.random.default_rng(1)).sum() == mask.sum()
+
+
+def test_a_patients_lesions_keep_their_load_and_are_mirrored_in_half_of_all_draws(
+    sources: Sources,
+):
+    mask = sources.masks["patient99"]
+    drawn = [patient_lesions(sources.masks, 30.0, np.random.default_rng(n)) for n in range(20)]
+    same = sum(np.array_equal(one, mask) for one in drawn)
+    mirrored = sum(np.array_equal(one, mask[..., ::-1]) for one in drawn)
+    assert same + mirrored == 20
+    assert 4 <= same <= 16
+
+
+def test_some_lesions_are_hardly_seen_on_t2():
+    tables = {
+        faint: np.array([contrasts(np.random.default_rng(n), 1.15, 1.4, faint) for n in range(40)])
+        for faint in (False, True)
+    }
+    flair, t2, t1 = (
+        {faint: found[:, channel, 1].mean() for faint, found in tables.items()}
+        for channel in range(3)
+    )
+    assert t2[False] - t2[True] > 0.3
+    assert t2[True] > 1.2
+    assert abs(flair[False] - flair[True]) < 0.1
+    assert abs(t1[False] - t1[True]) < 0.1
 
 
 def test_transplanted_lesions_are_bright_where_the_truth_is(sources: Sources):

@@ -63,6 +63,18 @@ def test_the_window_of_volumes_slides():
     assert schedule.span(25) == (1, 5)
 
 
+def test_every_third_step_sees_a_patch_as_wide_as_a_tile():
+    recipe = Recipe(early_steps=4)
+    assert [recipe.patches_at(step) for step in range(9)] == [
+        *[(48, 2)] * 4,
+        (64, 2),
+        (96, 1),
+        (64, 2),
+        (64, 2),
+        (96, 1),
+    ]
+
+
 def test_ignored_voxels_do_not_change_the_loss():
     target = torch.zeros(1, 16, 16, 16, dtype=torch.uint8)
     target[0, :4, :4, :4] = 1
@@ -239,7 +251,7 @@ def test_one_command_goes_on_through_all_stages(
     made = []
 
     def trunk(data: Path, work: Path, recipe: Recipe, minutes: float, *rest: object) -> bool:
-        assert (minutes, rest[-1]) == (10, CPU)
+        assert (minutes, rest[-2:]) == (10, (CPU, None))
         made.append("trunk")
         return complete
 
