@@ -70,6 +70,13 @@ class Candidate:
         return f"{described.name} {described.version}"
 
     @property
+    def threshold(self) -> float | None:
+        """Of its package; None for the comparator."""
+        if self.folder is None:
+            return None
+        return load_model_package(self.folder).description.threshold
+
+    @property
     def sha256(self) -> str:
         """The package's identity; of the comparator, a hash of its name and numbers."""
         if self.folder is not None:
@@ -144,10 +151,29 @@ def _engine(folder: Path, sha256: str, network: Network, threads: int) -> Engine
     )
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What a candidate shows on one case.
+
+    Attributes
+    ----------
+    mask
+        bool on the FLAIR's grid.
+    probability
+        float32 on the same grid; None for a rule, which has none.
+    remark
+        Such as which sequences were replaced by zeros; empty without one.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray | None = None
+    remark: str = ""
+
+
 def outline(
     examination: Examination, candidate: Candidate, threads: int, *, fill_missing: bool = False
-) -> tuple[np.ndarray, str]:
-    """The candidate's mask on one case.
+) -> Outline:
+    """The candidate's lesions on one case.
 
     Parameters
     ----------
@@ -160,20 +186,13 @@ def outline(
     fill_missing
         Give a network zeros for a sequence that the case lacks, rather than refuse the case.
 
-    Returns
-    -------
-    numpy.ndarray
-        bool on the FLAIR's grid.
-    str
-        A remark, such as which sequences were replaced by zeros; empty without one.
-
     Raises
     ------
     InputError
         If the case lacks a sequence, or shows no brain.
     """
     if candidate.rule is not None:
-        return _grown(examination, candidate.rule), ""
+        return Outline(_grown(examination, candidate.rule))
     assert candidate.folder is not None
     package = load_model_package(candidate.folder)
     usable = usable_roles(examination.study)
@@ -201,7 +220,8 @@ def outline(
     part = ModelPackage(package.folder, described, package.sha256)
     found, _ = segment_study(examination.study, part, engine_of, settings)
     remark = f"{', '.join(missing)} replaced by zeros" if missing else ""
-    return np.asarray(found.probability.array > found.threshold), remark
+    probability = np.asarray(found.probability.array)
+    return Outline(np.asarray(probability > found.threshold), probability, remark)
 
 
 def _grown(examination: Examination, rule: tuple[float, float]) -> np.ndarray:

@@ -166,6 +166,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     }
     for one in models:
         summary["models"][one.name]["package"] = one.title
+        summary["models"][one.name]["threshold"] = one.threshold
     write_cases(answers, output / "cases.csv")
     text = json.dumps(finite(summary), indent=1, allow_nan=False)
     (output / "summary.json").write_text(text + "\n", encoding="utf-8")

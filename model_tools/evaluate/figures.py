@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from model_tools.evaluate.loads import ordered
+from model_tools.evaluate.metrics import CURVE_METRICS
 from model_tools.evaluate.summary import Answers, group
 
 matplotlib.use("Agg")
@@ -157,6 +158,44 @@ def left_out_figure(scored: Mapping[str, Answers], rows: Sequence[Mapping[str, A
     axes.set_xticks(range(len(pairs)), labels, fontsize=8)
     axes.set(ylabel="Dice", ylim=(0, 1.02), xlim=(-0.5, len(pairs) - 0.5))
     axes.grid(axis="y", color="0.9")
+    return _png(figure)
+
+
+def thresholds_figure(models: Mapping[str, Any]) -> bytes:
+    """Dice and lesion-wise precision, recall and F1 against the threshold, a panel each.
+
+    Parameters
+    ----------
+    models
+        By model ``by_threshold`` and ``threshold``, the package's own, which is marked.
+    """
+    shown = {name: model for name, model in models.items() if model["by_threshold"]}
+    figure = Figure(figsize=(8.5, 2.6), layout="constrained")
+    panels = figure.subplots(1, len(CURVE_METRICS), sharey=True)
+    for panel, metric in zip(panels, CURVE_METRICS, strict=True):
+        for place, (name, model) in enumerate(shown.items()):
+            curve = model["by_threshold"]
+            thresholds = [float(text) for text in curve]
+            values = [one[metric] for one in curve.values()]
+            colour = COLOURS[place % len(COLOURS)]
+            panel.plot(thresholds, values, "-", color=colour, linewidth=1.2, label=name)
+            if model["threshold"] is not None:
+                own = float(np.interp(model["threshold"], thresholds, values))
+                panel.plot([model["threshold"]], [own], "o", color=colour, markersize=4)
+        panel.set_title(metric if metric != "f1" else "F1", fontsize=9)
+        panel.set(ylim=(0, 1.02), xlim=(0, 1))
+        panel.set_xlabel("threshold", fontsize=8)
+        panel.tick_params(labelsize=7)
+        panel.grid(axis="y", color="0.9")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=min(6, len(shown)),
+        fontsize=7,
+        frameon=False,
+    )
     return _png(figure)
 
 

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 MINIMUM_MM3 = 3.0
 OVERLAP = 0.1
 SIZES_MM3 = (3.0, 30.0, 100.0, 500.0, float("inf"))
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+CURVE_METRICS = ("dice", "precision", "recall", "f1")
 METRICS = (
     "dice",
     "precision",
@@ -148,6 +150,47 @@ def surface_scores(
         *pair, include_background=True, percentile=95, spacing=list(spacing_mm)
     )
     return {"surface_mm": float(mean), "hausdorff95_mm": float(far)}
+
+
+def threshold_scores(
+    reference: NDArray[np.bool_],
+    probability: NDArray[np.float32],
+    voxel_mm3: float,
+    valid: NDArray[np.bool_],
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> dict[str, dict[str, float]]:
+    """What other thresholds would have given.
+
+    Parameters
+    ----------
+    reference
+        bool mask.
+    probability
+        On the same grid.
+    voxel_mm3
+        Volume of a voxel.
+    valid
+        Where to look.
+    thresholds
+        A voxel above one is outlined.
+
+    Returns
+    -------
+    dict
+        By threshold `CURVE_METRICS`, with the definitions of `scores`.
+    """
+    reference = reference & valid
+    result = {}
+    for threshold in thresholds:
+        outlined = (probability > threshold) & valid
+        total = reference.sum() + outlined.sum()
+        lesions = lesion_scores(
+            lesions_of(reference, outlined, voxel_mm3), lesions_of(outlined, reference, voxel_mm3)
+        )
+        dice = float(2 * (reference & outlined).sum() / total) if total else 1.0
+        found = {"dice": dice, **lesions}
+        result[f"{threshold:g}"] = {name: found[name] for name in CURVE_METRICS}
+    return result
 
 
 def scores(

@@ -11,6 +11,7 @@ from model_tools.evaluate.figures import (
     groups_figure,
     left_out_figure,
     sizes_figure,
+    thresholds_figure,
     volumes_figure,
 )
 from model_tools.evaluate.loads import ordered
@@ -75,6 +76,8 @@ def content(summary: Mapping[str, Any], answers: Answers) -> list[Section]:
             )
         )
     sections += [_sizes(models), _regions(models)]
+    if any(model["by_threshold"] for model in models.values()):
+        sections.append(_thresholds(models))
     for key, title in (
         ("load", "load"),
         ("scanner", "scanner"),
@@ -269,6 +272,31 @@ def _regions(models: Mapping[str, Any]) -> Section:
             rows.append([region.replace("_", " "), *cells])
         section.tables.append(rows)
     return section
+
+
+def _thresholds(models: Mapping[str, Any]) -> Section:
+    """How the result hangs on the threshold, which is part of the package."""
+    shown = {name: model for name, model in models.items() if model["by_threshold"]}
+    known = ", ".join(
+        f"{name} {model['threshold']:g}"
+        for name, model in shown.items()
+        if model["threshold"] is not None
+    )
+    rows = [["Threshold", *shown]]
+    for threshold in next(iter(shown.values()))["by_threshold"]:
+        cells = [model["by_threshold"][threshold] for model in shown.values()]
+        rows.append([threshold, *(f"{number(c['dice'])} / {number(c['f1'])}" for c in cells)])
+    return Section(
+        "Thresholds",
+        [
+            "Dice / lesion-wise F1, mean over the cases, had the package another threshold. All "
+            f"other figures are at the packages' own{f': {known}' if known else ''}. A threshold "
+            "chosen on these cases has to be tested on others."
+        ],
+        [rows],
+        [(thresholds_figure(models), "Dots: the package's threshold.")],
+        together=True,
+    )
 
 
 _COUNTED = ("lesions", "outlined")

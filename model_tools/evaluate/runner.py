@@ -14,10 +14,10 @@ import numpy as np
 import psutil
 from dask.distributed import Client, LocalCluster, as_completed
 
-from model_tools.evaluate.candidates import Candidate, outline
+from model_tools.evaluate.candidates import Candidate, Outline, outline
 from model_tools.evaluate.dataset import ATTRIBUTES, Case
 from model_tools.evaluate.examination import Examination, prepare, spacing
-from model_tools.evaluate.metrics import Lesions, lesions_of, scores
+from model_tools.evaluate.metrics import Lesions, lesions_of, scores, threshold_scores
 from model_tools.evaluate.regions import anatomy_of, region_counts, region_scores, regions_of
 from model_tools.evaluate.store import (
     REFERENCE,
@@ -146,6 +146,7 @@ def run_task(task: Task) -> list[str]:
     for name, candidate, mark in pending:
         begin, why, remark, identity = time.monotonic(), failure, "", ""
         accuracy: dict[str, float] = {}
+        curve: dict[str, dict[str, float]] = {}
         shown: dict[str, float] = {}
         if candidate is not None:
             identity = candidate.sha256
@@ -154,14 +155,22 @@ def run_task(task: Task) -> list[str]:
         elif examination is not None and places is not None:
             try:
                 if candidate is None:
-                    outlined = examination.second_rater
-                    assert outlined is not None
+                    assert examination.second_rater is not None
+                    found = Outline(examination.second_rater)
                 else:
-                    outlined, remark = outline(
+                    found = outline(
                         examination, candidate, task.threads, fill_missing=task.fill_missing
                     )
-                accuracy, shown = measure(examination, outlined, places)
-                volume = examination.study.brain_mask.with_array(outlined)
+                remark = found.remark
+                accuracy, shown = measure(examination, found.mask, places)
+                if found.probability is not None and examination.reference is not None:
+                    curve = threshold_scores(
+                        examination.reference,
+                        found.probability,
+                        float(np.prod(spacing(examination))),
+                        examination.valid,
+                    )
+                volume = examination.study.brain_mask.with_array(found.mask)
                 store.write_mask(name, case.name, volume)
             except InputError as error:
                 why = str(error)
@@ -181,6 +190,7 @@ def run_task(task: Task) -> list[str]:
                 "spacing_mm": [] if examination is None else list(spacing(examination)),
                 "scores": accuracy,
                 "shown": shown,
+                "curve": curve,
             },
         )
         line = why

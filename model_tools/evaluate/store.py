@@ -22,7 +22,7 @@ from model_tools.evaluate.dataset import Case
 from operators.geometry import from_sitk, to_sitk
 from operators.messages import AlignedStudy, Registration, SelectedStudy
 
-SCORING = 2
+SCORING = 3
 """Counts up when the scores or the registration change, so that old answers are made anew."""
 REFERENCE = "reference"
 SECOND_RATER = "second_rater"

@@ -10,10 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model_tools.evaluate.dataset import ATTRIBUTES
 from model_tools.evaluate.limits import LOWEST, Limit, check
 from model_tools.evaluate.loads import load_class
-from model_tools.evaluate.metrics import METRICS, SIZES_MM3, size_name
+from model_tools.evaluate.metrics import CURVE_METRICS, METRICS, SIZES_MM3, size_name
 from model_tools.evaluate.regions import REGIONS
 from model_tools.evaluate.statistics import agreement, compare_paired, pool, summarise
 from model_tools.evaluate.store import SECOND_RATER
@@ -83,6 +85,18 @@ def by_region(answers: Answers) -> dict[str, dict[str, float]]:
             entry[f"{name}_low"], entry[f"{name}_high"] = found.low, found.high
         result[region] = entry
     return result
+
+
+def by_threshold(answers: Answers) -> dict[str, dict[str, float]]:
+    """Mean over the cases at each threshold; empty for what has no probabilities."""
+    curves = [answer["curve"] for answer in answers if answer["curve"]]
+    return {
+        threshold: {
+            metric: float(np.mean([curve[threshold][metric] for curve in curves]))
+            for metric in CURVE_METRICS
+        }
+        for threshold in (curves[0] if curves else ())
+    }
 
 
 def shown_alone(answers: Answers) -> dict[str, dict[str, float | str]]:
@@ -174,6 +188,7 @@ def summarise_all(
             else {key: float("nan") for key in ("bias", "lower", "upper", "correlation")},
             "by_size": by_size(own),
             "by_region": by_region(own),
+            "by_threshold": by_threshold(own),
             **{
                 f"by_{key}": {label: table(part) for label, part in group(own, key).items()}
                 for key in ("load", *ATTRIBUTES)

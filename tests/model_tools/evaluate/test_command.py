@@ -117,6 +117,10 @@ def test_evaluation_of_models_side_by_side(
     # bright balls in plain white matter: any network that works at all finds most of them
     assert two["metrics"]["dice"]["mean"] > 0.3
     assert two["passed"] is True
+    own = two["by_threshold"][f"{two['threshold']:g}"]
+    assert own["dice"] == pytest.approx(two["metrics"]["dice"]["mean"])
+    assert own["f1"] == pytest.approx(two["metrics"]["f1"]["mean"])
+    assert classical["by_threshold"] == rater["by_threshold"] == {}
     assert classical["roles"] == ["flair"]
     assert full["package"].startswith("brain_ms_flair_t2_t1 ")
     assert two["package"].startswith("member 2 of brain_ms_flair_t2 ")
@@ -143,7 +147,9 @@ def test_evaluation_of_models_side_by_side(
     assert (tmp_path / "out/report.pdf").read_bytes().startswith(b"%PDF")
     page = (tmp_path / "out/report.html").read_text()
     assert "PASS" in page
-    assert page.count("data:image/png") == 5  # volumes, load, scanner, left out, training set
+    assert (
+        page.count("data:image/png") == 6
+    )  # volumes, thresholds, load, scanner, left out, training
     assert page.count("data:image/jpeg") == 4  # a picture of each case
     for title in ("Lesions by region", "Without the T1", "Cases without a reference"):
         assert f"<h2>{title}</h2>" in page

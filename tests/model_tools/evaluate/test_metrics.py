@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from model_tools.evaluate.metrics import lesions_of, scores
+from model_tools.evaluate.metrics import CURVE_METRICS, lesions_of, scores, threshold_scores
 
 SPACING = (0.7, 1.1, 3.2)
 VOXEL = float(np.prod(SPACING))
@@ -74,6 +74,19 @@ def test_ignored_voxels_count_nowhere() -> None:
     valid = ~boxes(FAR)
     found = scores(boxes(BIG), boxes(BIG, FAR), SPACING, valid)
     assert found["dice"] == found["precision"] == 1
+
+
+def test_each_threshold_is_scored_as_its_mask_would_be() -> None:
+    reference = boxes(BIG, SMALL)
+    probability = np.where(boxes(BIG), 0.75, 0).astype(np.float32)
+    probability[boxes(SMALL)] = 0.35
+    probability[boxes(FAR)] = 0.55
+    valid = ~boxes(((2, 4), (3, 5), (2, 4)))
+    found = threshold_scores(reference, probability, VOXEL, valid, (0.2, 0.5, 0.7, 0.8))
+    assert [round(found[t]["f1"], 3) for t in ("0.2", "0.5", "0.7", "0.8")] == [0.8, 0.5, 0.667, 0]
+    for threshold, values in found.items():
+        expected = scores(reference, probability > float(threshold), SPACING, valid)
+        assert values == {name: expected[name] for name in CURVE_METRICS}
 
 
 def test_surface_distance_equals_one_from_distance_transforms() -> None:

@@ -40,7 +40,8 @@ def sections() -> dict[str, Section]:
     )
     summary["made"] = {"Data set": "cases.csv, 5 cases", "Made": "2026-01-02 03:04 UTC"}
     for name in ("a", "b"):
-        summary["models"][name]["package"] = f"brain_{name} 1.0.0"
+        summary["models"][name].update(package=f"brain_{name} 1.0.0", threshold=0.5)
+    summary["models"]["second_rater"]["by_threshold"] = {}
     return {section.title: section for section in content(summary, found)}
 
 
@@ -100,6 +101,15 @@ def test_figures_show_every_model_in_its_colour() -> None:
     ):
         assert min(drawn(picture, (0, 114, 178)), drawn(picture, (213, 94, 0))) > 10
     assert drawn(sizes_figure(summary), (0, 114, 178)) > 10
+
+
+def test_other_thresholds_stand_beside_the_packages_own() -> None:
+    section = sections()["Thresholds"]
+    assert "a 0.5, b 0.5" in section.text[0]
+    assert section.tables[0][0] == ["Threshold", "a", "b"]
+    assert section.tables[0][1][:2] == ["0.4", "0.63 / 0.65"]
+    ((picture, _),) = section.figures
+    assert min(drawn(picture, (0, 114, 178)), drawn(picture, (213, 94, 0))) > 10
 
 
 def test_a_left_out_scanner_shows_its_cases_in_pairs() -> None:

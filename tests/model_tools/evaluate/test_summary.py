@@ -39,6 +39,10 @@ def answer(model: str, case: str, dice: float, ml: float, scanner: str) -> dict[
         "remark": "",
         "shown": {"lesions": 5.0, "ml": ml * 1.1},
         "scores": values,
+        "curve": {
+            "0.4": {"dice": dice - 0.02, "precision": 0.8, "recall": 0.6, "f1": dice},
+            "0.6": {"dice": dice, "precision": 0.9, "recall": 0.5, "f1": dice - 0.1},
+        },
     }
 
 
@@ -70,6 +74,17 @@ def test_tables_by_load_scanner_and_size() -> None:
     assert a["volumes"]["correlation"] == pytest.approx(1)
     assert a["volumes"]["bias"] == pytest.approx(0.1 * 59 / 4)
     assert (b["cases"], b["failures"], b["training_cases"]) == (4, {"c9": "no T1"}, 30)
+
+
+def test_thresholds_are_means_over_the_cases() -> None:
+    found = summarise_all(
+        [*answers(), {**answers()[0], "model": "rule", "curve": {}}], ["a", "rule"]
+    )
+    curve = found["models"]["a"]["by_threshold"]
+    assert list(curve) == ["0.4", "0.6"]
+    assert curve["0.4"]["dice"] == pytest.approx(0.63)
+    assert curve["0.6"]["f1"] == pytest.approx(0.55)
+    assert found["models"]["rule"]["by_threshold"] == {}
 
 
 def test_models_are_compared_case_by_case_and_by_left_out_scanner() -> None:
