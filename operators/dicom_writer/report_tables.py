@@ -238,10 +238,8 @@ def closing(sheet: Sheet, limit: int, shown: int) -> list[Flowable]:
     words, model = sheet.text, sheet.context.model
     story: list[Flowable] = []
     notes = [*quality_notes(sheet, serious=True)[shown:], *quality_notes(sheet, serious=False)]
-    if notes or not sheet.follow_up.quality:
+    if notes:
         story.append(sheet.section(words["remarks"]))
-    if not sheet.follow_up.quality:
-        story.append(sheet.paragraph(words["quality_none"], "small"))
     for note in notes[:limit]:
         grade = "" if note.severity == "info" else f"{sheet.words['severity'][note.severity]}. "
         said = note_text(note.message, sheet.language)
