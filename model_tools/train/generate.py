@@ -315,7 +315,10 @@ def transplanted(
     shape = tuple(stack.shape[1:])  # type: ignore[assignment]
     if augment and rng.random() < 0.65:
         matrix = rotation(rng.normal(0, 0.12, 3)) @ np.diag([*np.exp(rng.normal(0, 0.06, 3)), 1])
-        moved = sample(stack, about_centre(matrix, shape, shape), shape)
+        # other patients' anatomy: there are few real scans
+        scale_mm, reach = float(rng.uniform(18, 40)), float(rng.uniform(0, 2.0))
+        move = noise_field(rng, shape, scale_mm, 3, device) * reach
+        moved = sample(stack, about_centre(matrix, shape, shape), shape, move)
         moved[3] = (moved[6] >= 0.5).float()
         stack = moved
     image = stack[:3].clone()
