@@ -391,3 +391,5 @@ class FollowUp:
     quality: tuple[QualityNote, ...] = ()
     """Every note of every stage, in order."""
     timing_s: Mapping[str, float] = field(default_factory=dict)
+    change_ratio: float | None = None
+    """From which relative growth on a lesion is called enlarging; None where nobody says."""

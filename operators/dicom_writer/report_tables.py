@@ -88,6 +88,10 @@ def lesion_table(sheet: Sheet, limit: int) -> list[Flowable]:
         sheet.paragraph(words["table_note"], "small"),
         *sheet.found_by_note(shown),
     ]
+    ratio = sheet.follow_up.change_ratio
+    if sheet.compared and ratio is not None:
+        rule = words["change_note"].format(percent=f"{100 * ratio:.0f}")
+        below.append(sheet.paragraph(rule, "small"))
     if sheet.compared and any(map(_doubtful, shown)):
         doubtful = words["doubtful_note"].format(mark=words["doubtful_mark"].strip())
         below.append(sheet.paragraph(doubtful, "small"))

@@ -7,6 +7,8 @@ other examination's slices happen to lie.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import highdicom as hd
 import numpy as np
 
@@ -43,6 +45,30 @@ def is_cut(points: np.ndarray, image: hd.Volume, other: hd.Volume, to_other: np.
     """Whether a region reaches so far into the outermost voxels of either image that its volume
     there is no measure of its growth; parameters as for `is_inside`."""
     return _least_share(points, image, other, to_other) < _WHOLE
+
+
+def either_is_cut(
+    later: np.ndarray,
+    earlier: Iterable[np.ndarray],
+    images: tuple[hd.Volume, hd.Volume],
+    to_earlier: np.ndarray,
+) -> bool:
+    """Whether a later region, or one of the earlier ones that it comes from, is cut.
+
+    Parameters
+    ----------
+    later, earlier
+        float (n, 3) each, in LPS millimetres of its own image.
+    images
+        The later and the earlier image.
+    to_earlier
+        4×4: points of the later image to points of the earlier one.
+    """
+    now, before = images
+    back = np.linalg.inv(to_earlier)
+    return is_cut(later, now, before, to_earlier) or any(
+        is_cut(points, before, now, back) for points in earlier
+    )
 
 
 def _least_share(

@@ -79,6 +79,7 @@ def compare(
         ),
         prior_labels=_prior_labels(line) if len(line.studies) > 1 else None,
         time_points=points,
+        change_ratio=settings.change_ratio,
         quality=_all_quality(probabilities, notes),
         timing_s={
             **aligned.selected.timing_s,

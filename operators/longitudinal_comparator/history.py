@@ -8,7 +8,7 @@ import numpy as np
 
 from operators.longitudinal_comparator.changes import grown
 from operators.longitudinal_comparator.evidence import Images
-from operators.longitudinal_comparator.field_of_view import is_cut, is_inside
+from operators.longitudinal_comparator.field_of_view import either_is_cut, is_inside
 from operators.longitudinal_comparator.lesions import LesionObject
 from operators.longitudinal_comparator.settings import LongitudinalComparatorSettings
 from operators.longitudinal_comparator.step import StudyLesions
@@ -140,9 +140,8 @@ def since_first(
         )
     there = first.matrix @ np.linalg.inv(current.matrix)
     whole = current.objects[position]
-    if is_cut(whole.points, current.probability, first.probability, there) or is_cut(
-        source.points, first.probability, current.probability, np.linalg.inv(there)
-    ):
+    images_of_both = (current.probability, first.probability)
+    if either_is_cut(whole.points, [source.points], images_of_both, there):
         return "stable"
     return grown(now, before, found, settings).change
 

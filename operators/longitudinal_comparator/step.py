@@ -18,7 +18,7 @@ from operators.longitudinal_comparator.changes import (
 )
 from operators.longitudinal_comparator.counterpart import outline_in
 from operators.longitudinal_comparator.evidence import Evidence, Images, lesion_gain
-from operators.longitudinal_comparator.field_of_view import is_cut, is_inside
+from operators.longitudinal_comparator.field_of_view import either_is_cut, is_inside
 from operators.longitudinal_comparator.increase import find_changes
 from operators.longitudinal_comparator.lesions import LesionObject, in_order, measure
 from operators.longitudinal_comparator.links import (
@@ -533,10 +533,9 @@ class StepComparison:
 
     def _is_cut(self, lesion: LesionObject, sources: Iterable[int]) -> bool:
         """Whether a later lesion, or an earlier one that it comes from, is not shown whole."""
-        now, before = self.later.probability, self.earlier.probability
-        return is_cut(lesion.points, now, before, self.matrix) or any(
-            is_cut(self.earlier.objects[p].points, before, now, self.back) for p in sources
-        )
+        images = (self.later.probability, self.earlier.probability)
+        earlier = (self.earlier.objects[p].points for p in sources)
+        return either_is_cut(lesion.points, earlier, images, self.matrix)
 
 
 def needed_widening(now: Measured, before: Measured) -> float:

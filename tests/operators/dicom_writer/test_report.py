@@ -312,6 +312,20 @@ def test_a_lineage_names_the_lesions_by_their_numbers(follow_up: FollowUp, repor
 
 
 @pytest.mark.parametrize(
+    ("language", "rule"),
+    [
+        ("en", "Enlarging: at least 25 % more volume than in the prior study"),
+        ("da", "Voksende: mindst 25 % større volumen end i den tidligere undersøgelse"),
+    ],
+)
+def test_the_limit_of_enlarging_stands_below_the_table(
+    follow_up: FollowUp, tmp_path: Path, read: Callable[..., Pdf], language: str, rule: str
+) -> None:
+    assert read(replace(follow_up, change_ratio=0.25), tmp_path, language).text.count(rule) == 1
+    assert rule not in read(replace(follow_up, change_ratio=None), tmp_path, language).text
+
+
+@pytest.mark.parametrize(
     ("language", "note"),
     [
         ("en", "* Found by the comparison of the images of two studies; the network outlined"),

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from operators.longitudinal_comparator.field_of_view import is_cut, is_inside, share_inside
+from operators.longitudinal_comparator.field_of_view import (
+    either_is_cut,
+    is_cut,
+    is_inside,
+    share_inside,
+)
+from operators.longitudinal_comparator.points import transform_points
 from tests.operators.longitudinal_comparator.scenes import (
     CURRENT_GRID,
     MOTION,
@@ -82,3 +88,10 @@ def test_share_inside_counts_points_clear_of_the_outermost_voxels() -> None:
     assert is_inside(mixed[[0, 2]], PRIOR_GRID, CURRENT_GRID, back)
     assert is_cut(mixed[[0, 2]], PRIOR_GRID, CURRENT_GRID, back)
     assert not is_inside(points[[0, 1, 3]], PRIOR_GRID, CURRENT_GRID, back)
+    # PRIOR_GRID as the later image here, CURRENT_GRID as the earlier one
+    images = (PRIOR_GRID, CURRENT_GRID)
+    whole_before = transform_points(back, inner[1:2])
+    edge_before = np.asarray(CURRENT_GRID.affine)[:3, 3][None]
+    assert not either_is_cut(inner[1:2], [whole_before], images, back)
+    assert either_is_cut(mixed[[0, 2]], [whole_before], images, back)
+    assert either_is_cut(inner[1:2], [whole_before, edge_before], images, back)

@@ -71,6 +71,7 @@ def test_change_of_volume_after_a_rigid_motion(ratio: float, change: Change) -> 
     assert lesion.volume_ml == pytest.approx(ratio * ball_ml(A[1]), rel=0.08)
     assert lesion.prior_volume_ml == pytest.approx(ball_ml(A[1]), rel=0.08)
     assert _by_place(result, B).change == "stable"
+    assert result.change_ratio == SETTINGS.change_ratio
     assert result.totals.enlarging_count == (change == "enlarging")
     assert result.totals.shrinking_count == (change == "shrinking")
 
