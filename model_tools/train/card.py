@@ -15,8 +15,8 @@ MS lesions from {sequences}. Research use only. Not a medical device.
 
 An ensemble of {folds} small nnU-Net-style networks (PlainConvUNet, 3.2 million parameters each),
 trained by this project's own code on open data on two shared CPU cores: one common trunk of
-{steps} steps, then {folds} forks of it that saw different data while the learning rate fell to 0.
-Five forks of one trunk are less different from each other than five networks trained
+{steps} steps{start}, then {folds} forks of it that saw different data while the learning rate fell
+to 0. Five forks of one trunk are less different from each other than five networks trained
 from scratch, so the ensemble's agreement says little about its uncertainty.
 
 Input: {inputs} at 1 mm, each (x - mean) / SD over the brain mask, 0 outside. Output: mean of the
@@ -57,9 +57,8 @@ By load, resolution and region, against the comparator case by case, and on raw 
 - There is one real case with a reference mask that a network had not seen. The transplanted and
   synthetic cases are made with the generator that made the training data (other scan, other random
   numbers) and flatter the network; they compare settings, they do not prove accuracy.
-- Lesions below 30 mm3 are often missed, and so are wide confluent lesions that are hardly brighter
-  than grey matter: of 30 ml of them painted into patient 04's scan it outlines 4 ml (2D slices) and
-  11 ml (1 mm), less than the rule without a network finds.
+- Lesions below 30 mm3 are often missed, and wide confluent lesions that are hardly brighter than
+  grey matter are outlined in part only: see the cases of 40 ml in `docs/evaluation/segmentation.md`.
   Other diseases with bright white matter (vascular disease, tumours, oedema) look like lesions to
   it. Spinal cord, children, post-operative brains and
   images with strong motion were not in the data.
@@ -186,6 +185,7 @@ def model_card(measures: dict[str, Any], name: str, folds: int, drop: str | None
         folds=folds,
         last=folds - 1,
         steps=measures["steps"],
+        start=f"\nthat began with {measures['start']}" if measures.get("start") else "",
         threshold=at,
         channel_note=note,
         summary=summary,

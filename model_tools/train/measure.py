@@ -191,6 +191,7 @@ def measure_all(data: Path, work: Path, size: int = 96, step: float = 0.5) -> Pa
     add("trunk", openvino_predictor([trunk.eval()], size), real)
     content["classical"] = classical(data, work)
     content["steps"] = int(state["step"])
+    content["start"] = recipe.get("start", "")
     content["threshold"] = best_threshold({n: content["ensemble"][n] for n in transplanted})
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
