@@ -58,7 +58,7 @@ By load, resolution and region, against the comparator case by case, and on raw 
   synthetic cases are made with the generator that made the training data (other scan, other random
   numbers) and flatter the network; they compare settings, they do not prove accuracy.
 - Lesions below 30 mm3 are often missed, and wide confluent lesions that are hardly brighter than
-  grey matter are outlined in part only: see the cases of 40 ml in `docs/evaluation/segmentation.md`.
+  grey matter are outlined in part only (the cases of 40 ml in `docs/evaluation/segmentation.md`).
   Other diseases with bright white matter (vascular disease, tumours, oedema) look like lesions to
   it. Spinal cord, children, post-operative brains and
   images with strong motion were not in the data.
