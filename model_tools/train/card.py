@@ -15,8 +15,8 @@ MS lesions from {sequences}. Research use only. Not a medical device.
 
 An ensemble of {folds} small nnU-Net-style networks (PlainConvUNet, 3.2 million parameters each),
 trained by this project's own code on open data on two shared CPU cores: one common trunk of
-{steps} steps{start}, then {folds} forks of it that saw different data while the learning rate fell
-to 0. Five forks of one trunk are less different from each other than five networks trained
+{steps} steps, then {folds} forks of it that saw different data while the learning rate fell to 0.
+{start}Five forks of one trunk are less different from each other than five networks trained
 from scratch, so the ensemble's agreement says little about its uncertainty.
 
 Input: {inputs} at 1 mm, each (x - mean) / SD over the brain mask, 0 outside. Output: mean of the
@@ -185,7 +185,7 @@ def model_card(measures: dict[str, Any], name: str, folds: int, drop: str | None
         folds=folds,
         last=folds - 1,
         steps=measures["steps"],
-        start=f"\nthat began with {measures['start']}" if measures.get("start") else "",
+        start=f"The trunk began with {measures['start']}.\n" if measures.get("start") else "",
         threshold=at,
         channel_note=note,
         summary=summary,

@@ -109,6 +109,6 @@ def test_the_card_tells_what_was_measured(drop: str | None):
     assert "Not a medical device" in card
     assert ("FLAIR and T2." in card) == (drop == "t1")
     assert ("exactly equal" in card) == (drop == "t1")
-    assert "that began with" not in card
+    assert "began with" not in card
     start = "brain_ms 0.2.0 (0123456789ab), member 0"
     assert start in model_card({**measures, "start": start}, "brain_test", 5, drop)
