@@ -182,7 +182,7 @@ def thresholds_figure(models: Mapping[str, Any]) -> bytes:
             if model["threshold"] is not None:
                 own = float(np.interp(model["threshold"], thresholds, values))
                 panel.plot([model["threshold"]], [own], "o", color=colour, markersize=4)
-        panel.set_title(metric if metric != "f1" else "F1", fontsize=9)
+        panel.set_title(metric.capitalize(), fontsize=9)
         panel.set(ylim=(0, 1.02), xlim=(0, 1))
         panel.set_xlabel("threshold", fontsize=8)
         panel.tick_params(labelsize=7)
