@@ -37,7 +37,8 @@ def _member(text: str) -> tuple[Path, int]:
 
 def _train(arguments: argparse.Namespace) -> None:
     from model_tools.train.device import choose_device
-    from model_tools.train.trainer import Recipe, train_forks, train_trunk
+    from model_tools.train.recipe import Recipe
+    from model_tools.train.trainer import train_forks, train_trunk
 
     begin = time.monotonic()
     torch.set_num_threads(arguments.threads)

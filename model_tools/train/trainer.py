@@ -23,14 +23,12 @@ from torch import nn
 from model_tools.train.atlas import load_atlas, load_case, load_lesion_masks
 from model_tools.train.backgrounds import (
     HELD_OUT,
-    STUDIES,
     Background,
     describe_case,
     load_backgrounds,
 )
 from model_tools.train.device import CPU, make_repeatable
 from model_tools.train.generate import (
-    FULL_SHAPE,
     Sample,
     Sources,
     make_volume,
@@ -40,83 +38,13 @@ from model_tools.train.generate import (
 from model_tools.train.lesions import strata_points
 from model_tools.train.network import architecture, build_network, deep_loss
 from model_tools.train.pool import Pool, Schedule, Volume, batch, run_generator, stem
+from model_tools.train.recipe import Recipe
 from model_tools.train.result_folder import dataset, plans, write_fold
 from model_tools.train.score import predict_volume, score, torch_predictor
 from model_tools.train.warm_start import start_from
 
 log = logging.getLogger(__name__)
 REAL_CASE = "patient26"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a run, kept beside its checkpoint.
-
-    Attributes
-    ----------
-    patch, batch_size
-        Patch edge in voxels (1 mm) and patches per step.
-    early_patch, early_steps
-        The trunk's first steps use smaller patches, which cost less than half.
-    wide_patch, wide_every
-        After them every so many steps take one patch as wide as the tiles of inference: instance
-        norm sees other statistics in it, above all where lesions are wide.
-    rate, warm_up
-        AdamW's learning rate and the steps of its linear start; then constant in the trunk.
-    studies, volume_shape
-        Real backgrounds to use (none: synthetic volumes alone, and no validation), and the field
-        of view of synthetic volumes.
-    average
-        Decay of the exponential moving average of the weights, which is what is validated and
-        exported.
-    start
-        What the first weights were taken from; empty for random ones.
-    """
-
-    seed: int = 2026
-    features: tuple[int, ...] = (16, 32, 64, 128, 128)
-    patch: int = 64
-    early_patch: int = 48
-    early_steps: int = 3000
-    wide_patch: int = 96
-    wide_every: int = 3
-    batch_size: int = 2
-    rate: float = 1e-3
-    warm_up: int = 100
-    average: float = 0.997
-    schedule: Schedule = field(default_factory=Schedule)
-    log_every: int = 20
-    validate_every: int = 400
-    checkpoint_seconds: float = 120.0
-    studies: tuple[str, ...] = tuple(STUDIES)
-    volume_shape: tuple[int, int, int] = FULL_SHAPE
-    start: str = ""
-
-    def patches_at(self, step: int) -> tuple[int, int]:
-        """Edge and number of the patches of a step of the trunk."""
-        if step < self.early_steps:
-            return self.early_patch, self.batch_size
-        if step % self.wide_every == self.wide_every - 1:
-            return self.wide_patch, 1
-        return self.patch, self.batch_size
-
-    @classmethod
-    def smoke(cls, seed: int) -> Recipe:
-        """A tiny network and few volumes: shows that everything fits together, learns nothing."""
-        return cls(
-            seed=seed,
-            features=(4, 8, 8),
-            patch=32,
-            early_patch=32,
-            early_steps=0,
-            wide_patch=48,
-            warm_up=2,
-            schedule=Schedule(first=2, steps_per_volume=100, window=2),
-            log_every=2,
-            validate_every=1000,
-            studies=(),
-            volume_shape=(64, 72, 68),
-        )
 
 
 class Stop:

@@ -11,7 +11,8 @@ import torch
 from model_tools.train.device import CPU, choose_device, onto
 from model_tools.train.generate import Sources, make_volume, synthetic, transplanted
 from model_tools.train.network import deep_loss
-from model_tools.train.trainer import Recipe, Run
+from model_tools.train.recipe import Recipe
+from model_tools.train.trainer import Run
 from operators.errors import ConfigurationError
 from tests.model_tools.train.elsewhere import DEVICE, Elsewhere
 

@@ -19,8 +19,9 @@ from model_tools.train.device import CPU
 from model_tools.train.generate import Sources, make_volume
 from model_tools.train.network import deep_loss
 from model_tools.train.pool import Pool, Schedule, augment, batch, stem
+from model_tools.train.recipe import Recipe
 from model_tools.train.score import predict_volume, score
-from model_tools.train.trainer import Recipe, Run, train_forks, train_trunk
+from model_tools.train.trainer import Run, train_forks, train_trunk
 from operators.lesion_segmentation.model_package import load_model_package
 
 RECIPE = replace(Recipe.smoke(5), features=(4, 8))
@@ -61,18 +62,6 @@ def test_the_window_of_volumes_slides():
     schedule = Schedule(first=3, steps_per_volume=10, window=4)
     assert schedule.span(0) == (0, 3)
     assert schedule.span(25) == (1, 5)
-
-
-def test_every_third_step_sees_a_patch_as_wide_as_a_tile():
-    recipe = Recipe(early_steps=4)
-    assert [recipe.patches_at(step) for step in range(9)] == [
-        *[(48, 2)] * 4,
-        (64, 2),
-        (96, 1),
-        (64, 2),
-        (64, 2),
-        (96, 1),
-    ]
 
 
 def test_ignored_voxels_do_not_change_the_loss():

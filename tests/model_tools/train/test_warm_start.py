@@ -14,7 +14,8 @@ from model_tools.evaluate.members import extract_member
 from model_tools.export import openvino_logits
 from model_tools.train.device import CPU
 from model_tools.train.network import architecture, build_network
-from model_tools.train.trainer import Recipe, Run
+from model_tools.train.recipe import Recipe
+from model_tools.train.trainer import Run
 from model_tools.train.warm_start import start_from
 from operators.errors import ConfigurationError
 from operators.lesion_segmentation.model_package import load_model_package
