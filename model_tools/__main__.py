@@ -29,10 +29,12 @@ def _member(text: str) -> tuple[Path, int]:
     argparse.ArgumentTypeError
         If the member is no number.
     """
-    package, mark, member = text.partition("#")
-    if mark and not member.isdigit():
+    from model_tools.evaluate.members import named_member
+
+    package, member = named_member(text) or (text, 0)
+    if "#" in package:
         raise argparse.ArgumentTypeError(f"{text} is not of the form PACKAGE#MEMBER, as p#0")
-    return Path(package), int(member or 0)
+    return Path(package), member
 
 
 def _train(arguments: argparse.Namespace) -> None:

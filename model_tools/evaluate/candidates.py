@@ -13,7 +13,7 @@ import numpy as np
 
 from model_tools.engines import PaddedEngine
 from model_tools.evaluate.examination import Examination
-from model_tools.evaluate.members import MEMBER, extract_member
+from model_tools.evaluate.members import MEMBER, extract_member, named_member
 from model_tools.train.atlas import Atlas, load_atlas
 from model_tools.train.classical import GROW, SEED, lesion_growth
 from operators.errors import ConfigurationError, InputError
@@ -32,7 +32,6 @@ from operators.lesion_segmentation.settings import LesionSegmentationSettings
 CLASSICAL = "classical"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 _RULE = re.compile(rf"{CLASSICAL}(?::([0-9.]+),([0-9.]+))?\Z")
-_MEMBER = re.compile(r"(.+)#([0-9]+)\Z")
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,11 @@ def read_candidate(text: str, members: Path) -> Candidate:
     name, equals, value = text.partition("=")
     if not equals:
         name, value = "", text
-    rule, member = _RULE.match(value), _MEMBER.match(value)
+    rule, member = _RULE.match(value), named_member(value)
     if rule:
         name = name or CLASSICAL
     elif member:
-        name = name or f"{Path(member[1]).resolve().name}_{member[2]}"
+        name = name or f"{Path(member[0]).resolve().name}_{member[1]}"
     else:
         name = name or Path(value).resolve().name
     if not _NAME.match(name):
@@ -130,7 +129,7 @@ def read_candidate(text: str, members: Path) -> Candidate:
             )
         return Candidate(name, None, numbers)
     if member:
-        folder = extract_member(Path(member[1]).resolve(), int(member[2]), members / name)
+        folder = extract_member(Path(member[0]).resolve(), member[1], members / name)
     else:
         folder = Path(value).resolve()
         load_model_package(folder)

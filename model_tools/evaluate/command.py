@@ -15,6 +15,9 @@ from typing import Any
 from operators.errors import ConfigurationError
 from operators.version import NAME, VERSION
 
+NOT_ACCEPTED = 4
+"""Exit code where the first model does not keep a limit."""
+
 
 def _named(text: str) -> tuple[str, str]:
     """NAME=VALUE.
@@ -81,10 +84,6 @@ def _count(text: str) -> int:
 
 def _not_processed(model: dict[str, Any]) -> str:
     return f", {len(model['failures'])} not processed" if model["failures"] else ""
-
-
-NOT_ACCEPTED = 4
-"""Exit code where the first model does not keep a limit."""
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

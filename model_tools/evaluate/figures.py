@@ -26,6 +26,11 @@ def _png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def _legend(figure: Figure, models: int) -> None:
+    """The models' names above the panels."""
+    figure.legend(loc="outside upper center", ncols=min(6, models), fontsize=7, frameon=False)
+
+
 def volumes_figure(scored: Mapping[str, Answers], agreements: Mapping[str, Any]) -> bytes:
     """Reference against outlined volume, and for each model the limits of agreement.
 
@@ -116,7 +121,7 @@ def groups_figure(scored: Mapping[str, Answers], key: str) -> bytes:
     axes.set_xticks(range(len(labels)), names, fontsize=8)
     axes.set(ylabel="Dice", ylim=(0, 1.02), xlim=(-0.5, len(labels) - 0.5))
     axes.grid(axis="y", color="0.9")
-    figure.legend(loc="outside upper center", ncols=min(6, len(parts)), fontsize=7, frameon=False)
+    _legend(figure, len(parts))
     return _png(figure)
 
 
@@ -167,35 +172,26 @@ def thresholds_figure(models: Mapping[str, Any]) -> bytes:
     Parameters
     ----------
     models
-        By model ``by_threshold`` and ``threshold``, the package's own, which is marked.
+        By network ``by_threshold`` and ``threshold``, the package's own, which is marked.
     """
-    shown = {name: model for name, model in models.items() if model["by_threshold"]}
     figure = Figure(figsize=(8.5, 2.6), layout="constrained")
     panels = figure.subplots(1, len(CURVE_METRICS), sharey=True)
     for panel, metric in zip(panels, CURVE_METRICS, strict=True):
-        for place, (name, model) in enumerate(shown.items()):
+        for place, (name, model) in enumerate(models.items()):
             curve = model["by_threshold"]
             thresholds = [float(text) for text in curve]
             values = [one[metric] for one in curve.values()]
             colour = COLOURS[place % len(COLOURS)]
-            panel.plot(thresholds, values, "-", color=colour, linewidth=1.2, label=name)
-            if model["threshold"] is not None:
-                own = float(np.interp(model["threshold"], thresholds, values))
-                panel.plot([model["threshold"]], [own], "o", color=colour, markersize=4)
+            label = name if panel is panels[0] else None
+            panel.plot(thresholds, values, "-", color=colour, linewidth=1.2, label=label)
+            own = float(np.interp(model["threshold"], thresholds, values))
+            panel.plot([model["threshold"]], [own], "o", color=colour, markersize=4)
         panel.set_title(metric.capitalize(), fontsize=9)
         panel.set(ylim=(0, 1.02), xlim=(0, 1))
         panel.set_xlabel("threshold", fontsize=8)
         panel.tick_params(labelsize=7)
         panel.grid(axis="y", color="0.9")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=min(6, len(shown)),
-        fontsize=7,
-        frameon=False,
-    )
+    _legend(figure, len(models))
     return _png(figure)
 
 

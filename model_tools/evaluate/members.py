@@ -7,6 +7,7 @@ training folder.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import onnx
@@ -23,6 +24,13 @@ from operators.lesion_segmentation.model_package import (
 
 MEMBER = "member"
 """How the source of such a package begins."""
+_NAMED = re.compile(r"(.+)#([0-9]+)\Z")
+
+
+def named_member(text: str) -> tuple[str, int] | None:
+    """Folder and number of ``FOLDER#N``; None for another text."""
+    found = _NAMED.match(text)
+    return (found[1], int(found[2])) if found else None
 
 
 def member_outputs(model: ModelProto) -> list[str]:

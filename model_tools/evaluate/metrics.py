@@ -152,6 +152,19 @@ def surface_scores(
     return {"surface_mm": float(mean), "hausdorff95_mm": float(far)}
 
 
+def _overlap_scores(
+    reference: NDArray[np.bool_], outlined: NDArray[np.bool_], voxel_mm3: float
+) -> dict[str, float]:
+    """``dice`` and those of `lesion_scores`."""
+    total = reference.sum() + outlined.sum()
+    return {
+        "dice": float(2 * (reference & outlined).sum() / total) if total else 1.0,
+        **lesion_scores(
+            lesions_of(reference, outlined, voxel_mm3), lesions_of(outlined, reference, voxel_mm3)
+        ),
+    }
+
+
 def threshold_scores(
     reference: NDArray[np.bool_],
     probability: NDArray[np.float32],
@@ -182,13 +195,7 @@ def threshold_scores(
     reference = reference & valid
     result = {}
     for threshold in thresholds:
-        outlined = (probability > threshold) & valid
-        total = reference.sum() + outlined.sum()
-        lesions = lesion_scores(
-            lesions_of(reference, outlined, voxel_mm3), lesions_of(outlined, reference, voxel_mm3)
-        )
-        dice = float(2 * (reference & outlined).sum() / total) if total else 1.0
-        found = {"dice": dice, **lesions}
+        found = _overlap_scores(reference, (probability > threshold) & valid, voxel_mm3)
         result[f"{threshold:g}"] = {name: found[name] for name in CURVE_METRICS}
     return result
 
@@ -220,18 +227,14 @@ def scores(
     if valid is not None:
         reference, outlined = reference & valid, outlined & valid
     voxel = float(np.prod(spacing_mm))
-    both, total = (reference & outlined).sum(), reference.sum() + outlined.sum()
     true_ml, found_ml = reference.sum() * voxel / 1000, outlined.sum() * voxel / 1000
     return {
-        "dice": float(2 * both / total) if total else 1.0,
         "reference_ml": float(true_ml),
         "outlined_ml": float(found_ml),
         "volume_difference_ml": float(found_ml - true_ml),
         "volume_difference_percent": (
             float(100 * (found_ml - true_ml) / true_ml) if true_ml else float("nan")
         ),
-        **lesion_scores(
-            lesions_of(reference, outlined, voxel), lesions_of(outlined, reference, voxel)
-        ),
+        **_overlap_scores(reference, outlined, voxel),
         **surface_scores(reference, outlined, spacing_mm),
     }

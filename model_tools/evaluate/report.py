@@ -277,11 +277,7 @@ def _regions(models: Mapping[str, Any]) -> Section:
 def _thresholds(models: Mapping[str, Any]) -> Section:
     """How the result hangs on the threshold, which is part of the package."""
     shown = {name: model for name, model in models.items() if model["by_threshold"]}
-    known = ", ".join(
-        f"{name} {model['threshold']:g}"
-        for name, model in shown.items()
-        if model["threshold"] is not None
-    )
+    known = ", ".join(f"{name} {model['threshold']:g}" for name, model in shown.items())
     rows = [["Threshold", *shown]]
     for threshold in next(iter(shown.values()))["by_threshold"]:
         cells = [model["by_threshold"][threshold] for model in shown.values()]
@@ -290,11 +286,11 @@ def _thresholds(models: Mapping[str, Any]) -> Section:
         "Thresholds",
         [
             "Dice / lesion-wise F1, mean over the cases, had the package another threshold. All "
-            f"other figures are at the packages' own{f': {known}' if known else ''}. A threshold "
-            "chosen on these cases has to be tested on others."
+            f"other figures are at the packages' own: {known}. A threshold chosen on these cases "
+            "has to be tested on others."
         ],
         [rows],
-        [(thresholds_figure(models), "Dots: the package's threshold.")],
+        [(thresholds_figure(shown), "Dots: the package's threshold.")],
         together=True,
     )
 
